@@ -1,0 +1,178 @@
+"""Engines: the fused graph (pre-processing + prefix + Q-head) that scores a picture's rungs.
+
+Contract ``adacompress.engine/1``: input ``image`` uint8 (N, S, S, 3); outputs ``features`` (N, D),
+``q_values`` (N, K) and, for a factored head, ``agreement`` and ``size_ratio`` (N, K). The graph's
+metadata carries the schema, the ladder and the hash of the pre-processing spec.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_sdk.errors import EngineError, ProviderMissing
+from edge_sdk.ladder import Ladder, ladder_from_dicts
+from edge_sdk.preprocess import spec_sha256
+from model_store.errors import EnvironmentMissing, UsageError
+
+__all__ = ["PROVIDERS", "SCHEMA", "Engine", "OnnxEngine", "Scores"]
+
+SCHEMA = "adacompress.engine/1"
+
+#: Execution providers by the short names used in options and configuration.
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+_log = logging.getLogger("edge_sdk.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What an engine says about N pictures and K rungs.
+
+    Attributes:
+        features: float32 (N, D), pooled prefix activations.
+        q_values: float32 (N, K), expected reward of each rung.
+        agreement: float32 (N, K) in [0, 1], or None for a head that is not factored.
+        size_ratio: float32 (N, K) > 0, compressed over reference bytes, or None.
+    """
+
+    features: NDArray[np.float32]
+    q_values: NDArray[np.float32]
+    agreement: NDArray[np.float32] | None = None
+    size_ratio: NDArray[np.float32] | None = None
+
+
+class Engine(Protocol):
+    """Anything that scores pictures; safe to call from several threads."""
+
+    side: int
+    ladder: Ladder
+    provider: str
+
+    def run(self, images: NDArray[np.uint8]) -> Scores:
+        """Score ``images``, uint8 (N, S, S, 3)."""
+
+
+class OnnxEngine:
+    """An engine on ONNX Runtime.
+
+    Args:
+        model: the ONNX file's bytes, already verified against the manifest's hash.
+        provider: ``cpu``, ``cuda`` or ``tensorrt``.
+        strict: raise if ONNX Runtime gives another provider than asked for (it falls back to the
+            CPU silently); otherwise one warning is logged and ``provider`` tells the truth.
+        threads: intra-op threads; the runtime's own default would take every core of the host.
+
+    Raises:
+        EngineError: the bytes are no engine of this contract.
+        ProviderMissing: ``strict`` and another provider.
+        EnvironmentMissing: no ONNX Runtime is installed.
+    """
+
+    def __init__(
+        self, model: bytes, *, provider: str = "cpu", strict: bool = False, threads: int = 1
+    ) -> None:
+        self._session = _session(model, provider, threads)
+        self.provider = _check_provider(self._session, provider, strict)
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.ladder = _check_metadata(metadata)
+        self.side = _check_signature(self._session, len(self.ladder))
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, images: NDArray[np.uint8]) -> Scores:
+        """Score ``images``, uint8 (N, S, S, 3); pictures are run one by one where N is fixed to 1.
+
+        Raises:
+            EngineError: a wrong shape or dtype, or the runtime failed.
+        """
+        if images.dtype != np.uint8 or images.shape[1:] != (self.side, self.side, 3):
+            raise EngineError(
+                f"The engine takes uint8 (N, {self.side}, {self.side}, 3), not {images.dtype} "
+                f"{images.shape}; make the input with edge_sdk.preprocess.to_input."
+            )
+        try:
+            rows = [self._session.run(None, {"image": image[np.newaxis]}) for image in images]
+        except Exception as error:  # the runtime raises its own unrelated classes
+            raise EngineError(f"The engine failed on {self.provider}: {error}") from error
+        stacked = [np.concatenate(column) for column in zip(*rows, strict=True)]
+        return Scores(**dict(zip(self._outputs, stacked, strict=True)))
+
+
+def _session(model: bytes, provider: str, threads: int) -> Any:
+    if provider not in PROVIDERS:
+        raise UsageError(f"Provider {provider!r} is unknown; allowed are {', '.join(PROVIDERS)}.")
+    try:
+        import onnxruntime  # 150 ms and 60 MB: only when an engine is really loaded
+    except ImportError as error:
+        raise EnvironmentMissing(
+            "No ONNX Runtime is installed; run `pip install adacompress[cpu]` (or [gpu])."
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # provider fall-backs are reported by us, once
+    wanted = [PROVIDERS[provider]]
+    if provider != "cpu":
+        wanted.append(PROVIDERS["cpu"])
+        getattr(onnxruntime, "preload_dlls", lambda: None)()
+    # Naming a provider that this build lacks is a warning there and a sentence here.
+    wanted = [name for name in wanted if name in onnxruntime.get_available_providers()]
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=wanted)
+    except Exception as error:  # the runtime raises its own unrelated classes
+        raise EngineError(
+            f"The engine cannot be loaded ({len(model)} bytes): {error} Load another version, or "
+            "export it again."
+        ) from error
+
+
+def _check_provider(session: Any, provider: str, strict: bool) -> str:
+    got, wanted = session.get_providers()[0], PROVIDERS[provider]
+    if got != wanted:
+        message = f"ONNX Runtime runs on {got} although {wanted} was asked for"
+        if strict:
+            raise ProviderMissing(f"{message}; install its libraries or ask for provider 'cpu'.")
+        _log.warning("%s; see `python -m edge_sdk doctor`.", message)
+    return str(got)
+
+
+def _check_metadata(metadata: dict[str, str]) -> Ladder:
+    schema = metadata.get("schema", "")
+    if schema != SCHEMA:
+        raise EngineError(f"The engine's schema is {schema!r}; this code runs {SCHEMA!r}.")
+    if metadata.get("preprocess_sha256") != spec_sha256():
+        raise EngineError(
+            "The engine was trained on another pre-processing "
+            f"({metadata.get('preprocess_sha256', 'none')[:12]}…, here {spec_sha256()[:12]}…); "
+            "train it again with this version."
+        )
+    try:
+        return ladder_from_dicts(json.loads(metadata["ladder"]))
+    except (KeyError, ValueError) as error:
+        raise EngineError(f"The engine's ladder cannot be read: {error}.") from error
+
+
+def _check_signature(session: Any, rungs: int) -> int:
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    shapes = {output.name: output.shape for output in outputs}
+    shape = inputs[0].shape if len(inputs) == 1 and inputs[0].name == "image" else None
+    if shape is None or len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3:
+        raise EngineError(f"The engine's input is {[(i.name, i.shape) for i in inputs]}.")
+    if inputs[0].type != "tensor(uint8)" or not isinstance(shape[1], int):
+        raise EngineError(f"The engine's input is {inputs[0].type} {shape}, not uint8 and static.")
+    for name in ("features", "q_values"):
+        if name not in shapes:
+            raise EngineError(f"The engine lacks the output {name!r}; it has {sorted(shapes)}.")
+    for name in {"q_values", "agreement", "size_ratio"} & set(shapes):
+        if shapes[name][-1] != rungs:
+            raise EngineError(f"Output {name!r} is {shapes[name]}, but the ladder has {rungs}.")
+    return int(shape[1])

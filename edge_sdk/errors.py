@@ -1,0 +1,75 @@
+"""What can go wrong on a device, as leaves of the product's one error tree.
+
+UsageError
+└── ImageError               a picture that cannot be read, or that no rung can encode
+StoreError
+└── EngineError              an engine that cannot be loaded or does not keep its contract
+EnvironmentMissing
+└── ProviderMissing          ONNX Runtime gave another execution provider than asked for
+BackendError
+├── BackendUnavailable       connection, time-out, 5xx, open circuit: try again later
+├── BackendThrottled         the service's rate or quota limit
+├── BackendAuth              missing, wrong or expired keys
+├── BackendRejected          the service refuses this picture (format, size, sides)
+└── BackendProtocol          an answer that is not of the service's dialect
+AdaCompressError
+└── ClosedError              a client used after ``close``
+"""
+
+from __future__ import annotations
+
+from model_store.errors import (
+    AdaCompressError,
+    BackendError,
+    EnvironmentMissing,
+    StoreError,
+    UsageError,
+)
+
+__all__ = [
+    "BackendAuth",
+    "BackendProtocol",
+    "BackendRejected",
+    "BackendThrottled",
+    "BackendUnavailable",
+    "ClosedError",
+    "EngineError",
+    "ImageError",
+    "ProviderMissing",
+]
+
+
+class ImageError(UsageError):
+    """A picture that cannot be read, or that no rung can encode."""
+
+
+class EngineError(StoreError):
+    """An engine that cannot be loaded, or that does not keep ``adacompress.engine/1``."""
+
+
+class ProviderMissing(EnvironmentMissing):
+    """ONNX Runtime runs on another execution provider than the one asked for."""
+
+
+class BackendUnavailable(BackendError, ConnectionError):
+    """The service could not be reached or failed on its side; trying later may help."""
+
+
+class BackendThrottled(BackendError):
+    """The service's rate limit or quota is reached."""
+
+
+class BackendAuth(BackendError, PermissionError):
+    """The service does not accept the keys, or there are none."""
+
+
+class BackendRejected(BackendError, ValueError):
+    """The service refuses this picture; sending it again will not help."""
+
+
+class BackendProtocol(BackendError):
+    """The service answered something that is not of its dialect."""
+
+
+class ClosedError(AdaCompressError, RuntimeError):
+    """A client was used after ``close``."""

@@ -1,0 +1,95 @@
+"""Which bytes leave the device for one picture: never more than the reference or the source has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from edge_sdk.backends.base import Capabilities
+from edge_sdk.codec import Picture, encode, scaled_size
+from edge_sdk.ladder import REFERENCE, Ladder, Rung
+from model_store.files import sha256_bytes
+
+__all__ = ["Packer", "Parcel"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """One upload.
+
+    Attributes:
+        rung: what was asked for; the reference where the rung would have been larger.
+        jpeg: the file to upload.
+        as_is: the file is the source itself, which is no larger than the rung's encoding.
+    """
+
+    rung: Rung
+    jpeg: bytes
+    as_is: bool = False
+
+    @property
+    def pixels(self) -> object:
+        """What decides the answer: uploads that share it need not both be paid for."""
+        return "source" if self.as_is else self.rung.pixels
+
+
+class Packer:
+    """Encodes one picture, each rung at most once.
+
+    Args:
+        picture: what the caller gave.
+        capabilities: what the service accepts.
+    """
+
+    def __init__(self, picture: Picture, capabilities: Capabilities) -> None:
+        self._picture = picture
+        self._capabilities = capabilities
+
+    @cached_property
+    def reference_jpeg(self) -> bytes:
+        """The picture at the reference rung; its length is what size ratios are relative to."""
+        return encode(self._picture.image, REFERENCE)
+
+    @cached_property
+    def key(self) -> str:
+        """A name for the picture that says nothing about it."""
+        return sha256_bytes(self.reference_jpeg)[:16]
+
+    def reference(self) -> Parcel:
+        """Return the reference upload."""
+        return self._or_source(Parcel(REFERENCE, self.reference_jpeg))
+
+    def pack(self, rung: Rung) -> Parcel:
+        """Return the upload for ``rung``, or the reference's if that has fewer bytes."""
+        if rung == REFERENCE:
+            return self.reference()
+        jpeg = encode(self._picture.image, rung)
+        if not _surely_smaller(rung) and len(self.reference_jpeg) < len(jpeg):
+            return self.reference()
+        return self._or_source(Parcel(rung, jpeg))
+
+    def usable(self, ladder: Ladder) -> list[int]:
+        """Return the indices of the rungs whose sides the service accepts for this picture."""
+        return [index for index, rung in enumerate(ladder) if self._fits(rung.scale)]
+
+    def _or_source(self, parcel: Parcel) -> Parcel:
+        source = self._picture.jpeg
+        if source is None or len(source) > len(parcel.jpeg) or not self._fits(1.0):
+            return parcel
+        return Parcel(parcel.rung, source, as_is=True)
+
+    def _fits(self, scale: float) -> bool:
+        sides = scaled_size(self._picture.image.size, scale)
+        allowed = self._capabilities
+        return min(sides) >= allowed.min_side and max(sides) <= allowed.max_side
+
+
+def _surely_smaller(rung: Rung) -> bool:
+    """Tell whether a rung cannot be larger than the reference, so that encoding that is spared.
+
+    The same blocks, quantised as coarsely or more so, with tables that fit as well or better. Not
+    so for scaled rungs: a mosaic whose tiles are the codec's blocks loses by being resized. Next
+    to the resizing itself, encoding the reference costs little.
+    """
+    coarser = rung.quality <= REFERENCE.quality and rung.subsampling == REFERENCE.subsampling
+    return coarser and rung.scale == 1.0 and rung.entropy in ("plain", "optimized")

@@ -1,0 +1,1 @@
+"""The deployable network and everything it becomes: torch modules, fused ONNX, TensorRT."""

@@ -1,0 +1,100 @@
+"""The parity gate: an engine is published only if it decides as the training network does.
+
+Not "close numbers" but "same decisions": the same rung for at least 99.5 % of the pictures, and
+where it differs, two rungs whose value the network itself holds for nearly equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edge_sdk.engine import Engine, Scores
+from edge_sdk.policy import OperatingPoint, choose
+from edge_sdk.probe import Q_GAP
+from model_store.errors import GateFailed
+
+__all__ = ["MIN_SAME", "ParityReport", "check_parity", "scores_of"]
+
+#: Share of pictures that must get the very same rung (``adacompress.engine/1``).
+MIN_SAME = 0.995
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """What the gate measured.
+
+    Attributes:
+        pictures: number of pictures compared.
+        same_rung: share with the same decision.
+        max_gap: largest loss of value at a differing decision, in units of the decision's value.
+        max_difference: largest absolute difference of any Q-value.
+        differing: indices of the pictures that differ.
+    """
+
+    pictures: int
+    same_rung: float
+    max_gap: float
+    max_difference: float
+    differing: tuple[int, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping."""
+        return {**asdict(self), "differing": list(self.differing)}
+
+
+def scores_of(network: nn.Module, images: NDArray[np.uint8]) -> Scores:
+    """Score pictures with the torch network, uint8 (N, S, S, 3)."""
+    with torch.inference_mode():
+        outputs = network(torch.from_numpy(images))
+    return Scores(*(output.numpy() for output in outputs))
+
+
+def check_parity(
+    expected: Scores, engine: Engine, images: NDArray[np.uint8], point: OperatingPoint
+) -> ParityReport:
+    """Compare an engine's decisions with the training network's on the same pictures.
+
+    Args:
+        expected: from :func:`scores_of`.
+        engine: the artefact under test.
+        images: uint8 (N, S, S, 3).
+        point: the operating point that decisions are made at.
+
+    Raises:
+        GateFailed: too many decisions differ, or one by more than the allowed gap.
+    """
+    got = engine.run(images)
+    wanted_rung, got_rung = choose(expected, point), choose(got, point)
+    value = _value(expected, point)
+    rows = np.arange(len(images))
+    gaps = value[rows, wanted_rung] - value[rows, got_rung]
+    differing = np.flatnonzero(wanted_rung != got_rung)
+    report = ParityReport(
+        pictures=len(images),
+        same_rung=1.0 - len(differing) / max(len(images), 1),
+        max_gap=float(gaps.max(initial=0.0)),
+        max_difference=float(np.abs(expected.q_values - got.q_values).max(initial=0.0)),
+        differing=tuple(int(index) for index in differing),
+    )
+    if not (report.same_rung >= MIN_SAME and report.max_gap <= Q_GAP):
+        raise GateFailed(
+            f"The engine differs from the trained network: {report.same_rung:.1%} of "
+            f"{report.pictures} pictures get the same rung (at least {MIN_SAME:.1%} required), the "
+            f"largest loss is {report.max_gap:.3g} (at most {Q_GAP}); pictures "
+            f"{list(report.differing[:10])} differ. Nothing was published."
+        )
+    return report
+
+
+def _value(scores: Scores, point: OperatingPoint) -> NDArray[np.float32]:
+    if point.trade_off is None or scores.agreement is None or scores.size_ratio is None:
+        return scores.q_values
+    # λ scales the whole decision, so gaps are stated per unit of max(λ, 1).
+    value = point.trade_off * scores.agreement - scores.size_ratio
+    return np.asarray(value / max(point.trade_off, 1.0), dtype=np.float32)

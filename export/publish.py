@@ -1,0 +1,69 @@
+"""From a training run to an agent in the store: fuse, prove parity, publish. All or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import onnx
+
+from edge_sdk import probe
+from edge_sdk.engine import OnnxEngine
+from edge_sdk.preprocess import SPEC, spec_sha256
+from export.fuse import fuse
+from export.parity import ParityReport, check_parity
+from export.run import TrainingRun, head_to_bytes
+from model_store import Draft, Manifest, Store
+
+__all__ = ["publish_run"]
+
+
+def publish_run(
+    run: TrainingRun, store: Store, *, aliases: Sequence[str] = ()
+) -> tuple[Manifest, ParityReport]:
+    """Fuse a run's engine, pass it through the parity gate and publish it.
+
+    Args:
+        run: what training left.
+        store: where the agent goes.
+        aliases: names that point to it afterwards, as in ``current`` or ``scenery/day``.
+
+    Raises:
+        GateFailed: the engine decides otherwise than the training network; nothing was published.
+        EnvironmentMissing: the store cannot be written.
+    """
+    model = fuse(run.prefix, run.head, run.ladder)
+    engine = OnnxEngine(model)
+    parity = check_parity(run.expected, engine, run.inputs, run.operating_point)
+    facts = dict(run.facts)
+    draft = Draft(
+        algorithm=run.algorithm,
+        ladder=[rung.as_dict() for rung in run.ladder],
+        signature=_signature(model),
+        preprocessing={"spec": SPEC, "sha256": spec_sha256()},
+        operating_points=[run.operating_point.as_dict()],
+        probe=probe.expectation(engine),
+        metrics={**facts.pop("metrics", {}), "parity": parity.as_dict()},
+        **facts,
+    )
+    files = {
+        "engine.onnx": ("engine", model),
+        "head.safetensors": ("head", head_to_bytes(run.head)),
+    }
+    return store.publish(draft, files, aliases=aliases), parity
+
+
+def _signature(model: bytes) -> dict[str, Any]:
+    graph = onnx.load_model_from_string(model).graph
+    return {"inputs": _tensors(graph.input), "outputs": _tensors(graph.output)}
+
+
+def _tensors(values: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": value.name,
+            "dtype": onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name,
+            "shape": [dim.dim_value for dim in value.type.tensor_type.shape.dim],
+        }
+        for value in values
+    ]

@@ -1,0 +1,142 @@
+"""A training run on disk: everything that exporting needs, nothing that must be unpickled.
+
+RUN/run.json           what becomes the manifest, and how the parts fit together
+RUN/prefix.onnx        the frozen prefix, pixels to features
+RUN/head.safetensors   the trained head
+RUN/parity.npz         inputs and what the training network says about them, for the gate
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+
+from edge_sdk.engine import Scores
+from edge_sdk.ladder import Ladder, ladder_from_dicts
+from edge_sdk.policy import OperatingPoint
+from export.network import DQNHead, FactoredHead
+from model_store.errors import UsageError
+from model_store.files import read_json, write_atomic, write_json
+
+__all__ = ["SCHEMA", "Head", "TrainingRun", "head_from_bytes", "head_to_bytes"]
+
+SCHEMA = "adacompress.training-run/1"
+
+Head = DQNHead | FactoredHead
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun:
+    """What a learner hands to export.
+
+    Attributes:
+        prefix: ONNX bytes of the frozen prefix.
+        head: the trained head.
+        ladder: the rungs behind the head's outputs.
+        operating_point: the default trade-off with its certificate.
+        inputs: uint8 (M, S, S, 3), pictures for the parity gate.
+        expected: the training network's scores of ``inputs``.
+        facts: fields of the manifest that training knows: reward, scenery, backend, training,
+            metrics, versions, parent.
+    """
+
+    prefix: bytes
+    head: Head
+    ladder: Ladder
+    operating_point: OperatingPoint
+    inputs: NDArray[np.uint8]
+    expected: Scores
+    facts: Mapping[str, Any]
+
+    @property
+    def algorithm(self) -> str:
+        """``bandit`` for a factored head, ``dqn`` for the paper's."""
+        return "bandit" if isinstance(self.head, FactoredHead) else "dqn"
+
+    def save(self, folder: Path) -> None:
+        """Write the run's four files; ``run.json`` last, so that a run with it is whole."""
+        write_atomic(folder / "prefix.onnx", self.prefix)
+        write_atomic(folder / "head.safetensors", head_to_bytes(self.head))
+        write_atomic(folder / "parity.npz", _parity_to_bytes(self.inputs, self.expected))
+        document = {
+            "schema": SCHEMA,
+            "ladder": [rung.as_dict() for rung in self.ladder],
+            "operating_point": self.operating_point.as_dict(),
+            "facts": dict(self.facts),
+        }
+        write_json(folder / "run.json", document)
+
+    @classmethod
+    def load(cls, folder: Path) -> TrainingRun:
+        """Read a run.
+
+        Raises:
+            UsageError: the folder holds no complete run.
+        """
+        try:
+            document = read_json(folder / "run.json")
+            if document.get("schema") != SCHEMA:
+                raise UsageError(
+                    f"The run in {str(folder)!r} has schema {document.get('schema')!r}; this code "
+                    f"reads {SCHEMA!r}."
+                )
+            ladder = ladder_from_dicts(document["ladder"])
+            inputs, expected = _parity_from_bytes((folder / "parity.npz").read_bytes())
+            return cls(
+                prefix=(folder / "prefix.onnx").read_bytes(),
+                head=head_from_bytes((folder / "head.safetensors").read_bytes(), ladder),
+                ladder=ladder,
+                operating_point=OperatingPoint.from_dict(document["operating_point"]),
+                inputs=inputs,
+                expected=expected,
+                facts=document["facts"],
+            )
+        except (OSError, KeyError, ValueError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(
+                f"{str(folder)!r} holds no complete training run ({error}); make one with "
+                "`python -m training fit --run DIR`."
+            ) from error
+
+
+def head_to_bytes(head: Head) -> bytes:
+    """Return the head's parameters as safetensors."""
+    state = {name: value.contiguous() for name, value in head.state_dict().items()}
+    return bytes(save(state))
+
+
+def head_from_bytes(data: bytes, ladder: Ladder) -> Head:
+    """Rebuild a head from its safetensors; which kind it is shows in its parameters' names."""
+    state: dict[str, torch.Tensor] = load(data)
+    if "agreement_logit.weight" in state:
+        head: Head = FactoredHead(state["agreement_logit.weight"].shape[1], ladder)
+    else:
+        order = sorted(name for name in state if name.endswith("weight"))
+        widths = [state[name].shape[0] for name in order]
+        head = DQNHead(state[order[0]].shape[1], widths[-1], widths[:-1])
+    head.load_state_dict(state)
+    return head.eval()
+
+
+def _parity_to_bytes(inputs: NDArray[np.uint8], expected: Scores) -> bytes:
+    arrays = {name: getattr(expected, name) for name in Scores.__dataclass_fields__}
+    buffer = io.BytesIO()
+    given = {name: array for name, array in arrays.items() if array is not None}
+    np.savez_compressed(buffer, allow_pickle=False, inputs=inputs, **given)
+    return buffer.getvalue()
+
+
+def _parity_from_bytes(data: bytes) -> tuple[NDArray[np.uint8], Scores]:
+    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    inputs = arrays.pop("inputs")
+    return inputs, Scores(**arrays)

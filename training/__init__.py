@@ -1,0 +1,1 @@
+"""Learns an agent's parameters: labels, environment, learners, calibration, evaluation."""

@@ -1,0 +1,1 @@
+"""Learners: the paper's DQN, and the default bandit with its certificate."""

@@ -1,0 +1,86 @@
+"""Ridge-penalised linear and logistic regression with an offset, by Newton's method.
+
+Small and exact: a few thousand rows, a few hundred columns, the same result on every run.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["fit_linear", "fit_logistic", "log_loss"]
+
+Array = NDArray[np.float64]
+
+_MAX_STEPS = 50
+_TOLERANCE = 1e-9
+
+
+def fit_linear(design: Array, target: Array, penalty: Array, offset: Array) -> Array:
+    """Minimise ||target − offset − design·w||² + Σ penalty·w².
+
+    Args:
+        design: (M, P).
+        target: (M,).
+        penalty: (P,) > 0.
+        offset: (M,), what is already explained.
+
+    Returns:
+        w, (P,).
+    """
+    gram = design.T @ design + np.diag(penalty)
+    return np.asarray(np.linalg.solve(gram, design.T @ (target - offset)))
+
+
+def fit_logistic(design: Array, target: Array, penalty: Array, offset: Array) -> Array:
+    """Minimise the Bernoulli log-loss of sigmoid(offset + design·w) + Σ penalty·w² / 2.
+
+    Args:
+        design: (M, P).
+        target: (M,) in [0, 1]; fractions are soft labels.
+        penalty: (P,) > 0.
+        offset: (M,), in logits.
+
+    Returns:
+        w, (P,).
+    """
+    weights = np.zeros(design.shape[1])
+    value = _objective(design, target, penalty, offset, weights)
+    for _ in range(_MAX_STEPS):
+        step = _newton_step(design, target, penalty, offset, weights)
+        size = 1.0
+        while size > 1e-6:  # halve until it goes down: the objective is convex
+            trial = weights + size * step
+            trial_value = _objective(design, target, penalty, offset, trial)
+            if trial_value <= value:
+                break
+            size /= 2.0
+        gained = value - trial_value
+        if trial_value <= value:
+            weights, value = trial, trial_value
+        if gained <= _TOLERANCE * max(1.0, abs(value)):
+            break
+    return weights
+
+
+def log_loss(logits: Array, target: Array) -> Array:
+    """Return the Bernoulli log-loss in nats, element by element."""
+    return np.asarray(np.logaddexp(0.0, logits) - target * logits)
+
+
+def _objective(
+    design: Array, target: Array, penalty: Array, offset: Array, weights: Array
+) -> float:
+    loss = log_loss(offset + design @ weights, target).sum()
+    return float(loss + 0.5 * np.dot(penalty, weights**2))
+
+
+def _newton_step(
+    design: Array, target: Array, penalty: Array, offset: Array, weights: Array
+) -> Array:
+    logits = np.clip(offset + design @ weights, -30.0, 30.0)
+    probability = 1.0 / (1.0 + np.exp(-logits))
+    gradient = design.T @ (target - probability) - penalty * weights
+    curvature = probability * (1.0 - probability)
+    hessian = (design * curvature[:, None]).T @ design + np.diag(penalty)
+    return np.asarray(np.linalg.solve(hessian, gradient))

@@ -1,0 +1,1 @@
+"""Measures what was learned: intervals, baselines, the verdict, and the report."""
