@@ -91,11 +91,12 @@ def load_agent(stored: StoredAgent, *, provider: str = "cpu", strict: bool = Fal
         raise EngineError(f"Agent {manifest.id} has no operating point; publish it again.")
     if manifest.probe:
         probe.check(engine, manifest.probe)
-    signature = manifest.scenery.get("signature")
+    scenery = manifest.scenery or {}
+    signature = scenery.get("signature")
     return Agent(
         id=manifest.id,
         engine=engine,
         operating_point=OperatingPoint.from_dict(manifest.operating_points[0]),
-        scenery=str(manifest.scenery.get("name", "")),
+        scenery=str(scenery.get("name", "")),
         signature=Signature.from_dict(signature) if signature else None,
     )

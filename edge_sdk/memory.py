@@ -1,7 +1,7 @@
 """The memory buffer D: transitions on disk, for the retrainer. It holds features, never pictures.
 
 SQLite in write-ahead mode, so that another process can read while the device writes, and a killed
-process loses nothing that was logged. The table's columns are the wire format ``adacompress.memory/1``:
+process loses nothing that was logged. The columns are a wire format, ``adacompress.memory/1``:
 ``features`` is little-endian float32, the others are what their names say.
 
     with contextlib.closing(Memory(folder / "memory.sqlite")) as memory:

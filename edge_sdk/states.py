@@ -6,9 +6,13 @@
         └──────────────── Ā*_n ≥ A_0 ────────────────────┘                               │
         └──────────────── r̄_n > r_th and Ā*_n ≥ A_0 ─────────────────────────────────────┘
 
-Where the paper is silent: a tested agent is given up as soon as it can no longer reach A_0; and
-when retraining itself fails (no trainer, or it crashed) the device rests at the reference, buying
-no labels, and then looks for a cached agent again instead of paying double for ever.
+Where the paper is silent:
+
+* after an alarm the device looks at n pictures before it ranks sceneries: the first few pictures
+  of a new scenery ring the alarm, and a window with old ones in it is near to no scenery;
+* a tested agent is given up as soon as it can no longer reach A_0;
+* when retraining itself fails (no trainer, or it crashed) the device rests at the reference and
+  buys no labels, then looks for a cached agent again instead of paying double for ever.
 
     loop_state, actions = advance(loop_state, Arrived(xi=0.7))
 """
@@ -79,7 +83,8 @@ class LoopState:
         candidates: cached agents still to be tried.
         missing: explored transitions still wanted before the retrainer is started.
         running: whether the retrainer is at work.
-        rest: pictures to serve at the reference alone after a failed retraining.
+        rest: pictures until cached agents are ranked, the ranking one included; they are served
+            at the reference alone, after an alarm and after a failed retraining.
         failures: failed retrainings in a row.
     """
 
@@ -113,6 +118,11 @@ class LoopState:
         return self.estimator.p_est
 
     @property
+    def ranking(self) -> bool:
+        """Tell whether the cached agents are to be ranked now."""
+        return self.state is State.QUERYING and self.trial is None and self.rest == 0
+
+    @property
     def task(self) -> Task:
         """What to upload for a picture that arrives in this state."""
         match self.state:
@@ -142,7 +152,7 @@ def advance(now: LoopState, event: Event) -> Step:
             return _estimated(now, event)
         case Explored(count=count) if now.task is Task.REFERENCE_AND_EXPLORED:
             return _explored(now, count)
-        case Ranked(agents=agents) if now.state is State.QUERYING and now.trial is None:
+        case Ranked(agents=agents) if now.ranking:
             return _next_candidate(replace(now, candidates=agents))
         case LoadFailed(agent=agent) if now.trial is not None and now.trial.agent == agent:
             return _rejected(now)
@@ -175,7 +185,8 @@ def _estimated(now: LoopState, event: Compared) -> Step:
     watched = replace(now, estimator=now.estimator.observe(event.agreement))
     if not watched.estimator.failing:
         return watched, ()
-    return replace(watched, state=State.QUERYING), (Action(Do.TRIM), Action(Do.RANK))
+    looking = replace(watched, state=State.QUERYING, rest=now.parameters.n + 1)
+    return looking, (Action(Do.TRIM),)
 
 
 def _tested(now: LoopState, trial: Trial, event: Compared) -> Step:

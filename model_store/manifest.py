@@ -74,9 +74,7 @@ _DRAFT: dict[str, schema.Check] = {
         seed=schema.integer,
     ),
     "metrics": _object,
-    "probe": record(
-        seed=schema.integer, rungs=array(schema.count), q_values=array(array(schema.number))
-    ),
+    "probe": record(rungs=array(schema.count), q_values=array(array(schema.number))),
     "versions": schema.each(schema.text),
 }
 _COMPLETE = record(**_DRAFT, id=_id, created=schema.moment, files=array(_file))
@@ -117,7 +115,7 @@ class Draft:
         operating_points: trade-offs with their certificates; the first is the default.
         backend: ``{name, model_version | null, min_score | null}`` of the service it learned.
         training: ``{fingerprint, photos, images, labels_bought, seed}`` and whatever else is known.
-        probe: ``{seed, rungs, q_values}``: the decisions expected on synthetic pictures.
+        probe: ``{rungs, q_values}``: the decisions expected on synthetic pictures.
         parent: the id of the agent that this one was trained from.
         scenery: ``{name, signature | null}``; the signature is ``{mean, std, radius, window, n}``.
         metrics: figures on pictures that the agent never saw.

@@ -4,9 +4,10 @@ Not JSON Schema: a check is a function ``check(value, where)`` that returns or r
 :class:`ManifestInvalid`. Objects may hold more fields than their check knows; those are ignored,
 so that an older reader can read what a newer minor version wrote.
 
-    >>> record(alpha=number)({"alpha": "much"}, "reward")
+    >>> record(beta=number)({"beta": "x"}, "reward")
     Traceback (most recent call last):
-    ...ManifestInvalid: The field reward.alpha is 'much'; allowed is a finite number.
+        ...
+    model_store.errors.ManifestInvalid: The field reward.beta is 'x'; allowed is a finite number.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def _plain(allowed: str, accepts: Callable[[Any], bool]) -> Check:
     def check(value: Any, where: str) -> None:
         if not accepts(value):
             shown = repr(value)
-            shown = shown if len(shown) <= 60 else shown[:57] + "..."
+            shown = shown if len(shown) <= 80 else shown[:77] + "..."
             raise ManifestInvalid(f"The field {where} is {shown}; allowed is {allowed}.")
 
     return check

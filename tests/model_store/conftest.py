@@ -30,7 +30,7 @@ def _draft(**changes: Any) -> Draft:
             "labels_bought": 40,
             "seed": 7,
         },
-        "probe": {"seed": 1, "rungs": [0, 1], "q_values": [[0.5, 0.1], [0.2, 0.4]]},
+        "probe": {"rungs": [0, 1], "q_values": [[0.5, 0.1], [0.2, 0.4]]},
     }
     return Draft(**(fields | changes))
 

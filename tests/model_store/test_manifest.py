@@ -125,7 +125,7 @@ def test_a_missing_field_is_named(document: dict[str, Any], name: str) -> None:
         ("ladder", [], "at least 1 item"),
         ("ladder", {}, "a list"),
         ("ladder.0", 75, "an object"),
-        ("signature.inputs.0.shape", [0], "1 or more"),
+        ("signature.inputs.0.shape.0", 0, "1 or more"),
         ("signature.outputs.0.dtype", None, "a text"),
         ("preprocessing.sha256", "A" * 64, "64 lower-case hex"),
         ("preprocessing.spec", "words", "an object"),
@@ -168,8 +168,22 @@ def test_a_wrong_value_is_named_with_what_is_allowed(
 
 @pytest.mark.parametrize(
     "path",
-    ["", ".", "..", "/etc/passwd", "a/../../b", "a/..", "./a", "a//b", "a/", "a\\b", "C:/a", "a\n"]
-    + ["\ud800", "a\x00"],
+    [
+        "",
+        ".",
+        "..",
+        "/etc/passwd",
+        "a/../../b",
+        "a/..",
+        "./a",
+        "a//b",
+        "a/",
+        "a\\b",
+        "C:/a",
+        "a\n",
+        "a\x00",
+        "\ud800",
+    ],
 )
 def test_a_path_that_could_leave_the_folder_is_refused(path: str) -> None:
     with pytest.raises(ManifestInvalid, match=r"file\.path"):
@@ -203,7 +217,7 @@ def test_a_draft_keeps_no_hold_of_what_it_was_given(make_draft: MakeDraft) -> No
 
 def test_every_probe_decision_has_its_q_values(make_draft: MakeDraft) -> None:
     with pytest.raises(ManifestInvalid, match=r"probe\.q_values has 1 rows"):
-        make_draft(probe={"seed": 0, "rungs": [0, 1], "q_values": [[0.1, 0.2]]})
+        make_draft(probe={"rungs": [0, 1], "q_values": [[0.1, 0.2]]})
 
 
 def test_a_scenery_signature_has_as_many_deviations_as_means(make_draft: MakeDraft) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["fit_linear", "fit_logistic", "log_loss"]
+__all__ = ["covariance", "fit_linear", "fit_logistic", "log_loss"]
 
 Array = NDArray[np.float64]
 
@@ -63,6 +63,11 @@ def fit_logistic(design: Array, target: Array, penalty: Array, offset: Array) ->
     return weights
 
 
+def covariance(design: Array, penalty: Array, offset: Array, weights: Array) -> Array:
+    """Return the Laplace approximation of the weights' posterior covariance, (P, P)."""
+    return np.asarray(np.linalg.inv(_curvature(design, penalty, offset, weights)[1]))
+
+
 def log_loss(logits: Array, target: Array) -> Array:
     """Return the Bernoulli log-loss in nats, element by element."""
     return np.asarray(np.logaddexp(0.0, logits) - target * logits)
@@ -78,9 +83,13 @@ def _objective(
 def _newton_step(
     design: Array, target: Array, penalty: Array, offset: Array, weights: Array
 ) -> Array:
+    probability, hessian = _curvature(design, penalty, offset, weights)
+    gradient = design.T @ (target - probability) - penalty * weights
+    return np.asarray(np.linalg.solve(hessian, gradient))
+
+
+def _curvature(design: Array, penalty: Array, offset: Array, weights: Array) -> tuple[Array, Array]:
     logits = np.clip(offset + design @ weights, -30.0, 30.0)
     probability = 1.0 / (1.0 + np.exp(-logits))
-    gradient = design.T @ (target - probability) - penalty * weights
-    curvature = probability * (1.0 - probability)
-    hessian = (design * curvature[:, None]).T @ design + np.diag(penalty)
-    return np.asarray(np.linalg.solve(hessian, gradient))
+    weight = probability * (1.0 - probability)
+    return probability, (design * weight[:, None]).T @ design + np.diag(penalty)

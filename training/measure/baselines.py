@@ -48,7 +48,11 @@ def fixed(table: AnswerTable, rung: int) -> Ints:
 
 
 def best_fixed(
-    table: AnswerTable, target: float, *, metric: str = METRIC, certificate: Certificate | None = None
+    table: AnswerTable,
+    target: float,
+    *,
+    metric: str = METRIC,
+    certificate: Certificate | None = None,
 ) -> int:
     """Return the cheapest rung whose mean agreement on ``table`` meets ``target``.
 
@@ -64,8 +68,9 @@ def best_fixed(
     agreement = table.agreement[metric]
     for rung in _cheapest_first(table):
         values = agreement[:, rung]
-        certified = certificate is None or certificate(values, table.groups)
-        if values.mean() >= target and certified:
+        if values.mean() < target:
+            continue
+        if certificate is None or certificate(values, table.groups):
             return rung
     return _safest(table, metric)
 

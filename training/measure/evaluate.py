@@ -40,6 +40,9 @@ Ints = NDArray[np.int64]
 
 #: With fewer photos a bootstrap has next to nothing to resample; no verdict is drawn from it.
 LEAST_PHOTOS = 5
+#: Size ratios that differ by less are equal: a fixed rung must not beat itself by rounding.
+ROUNDING = 1e-9
+
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyResult:
@@ -265,23 +268,21 @@ def _evaluate(
     return PolicyResult(
         size_ratio=size_ratio,
         wire_ratio=wire_ratio,
-        agreement=dict(
-            zip(METRICS, draws.proportions(np.column_stack(agreement)), strict=True)
-        ),
+        agreement=dict(zip(METRICS, draws.proportions(np.column_stack(agreement)), strict=True)),
         calls_per_image=calls_per_image,
         rung=rung,
     )
 
 
 def _outcome(difference: Interval) -> Literal["better", "unclear", "worse"]:
-    if difference.hi < 0:
+    if difference.hi < -ROUNDING:
         return "better"
-    return "worse" if difference.lo > 0 else "unclear"
+    return "worse" if difference.lo > ROUNDING else "unclear"
 
 
 def _sentence(outcome: str, saving: Interval, agreement: float, photos: int) -> str:
     amount = (
-        f"it sends {_amount(saving.mean)} bytes than the best mixture of fixed rungs at the same "
+        f"it sends {_bytes(saving.mean)} the best mixture of fixed rungs at the same "
         f"agreement of {agreement:.3f} (95 % interval {_range(saving)}), on {photos} photos it "
         "never saw"
     )
@@ -295,6 +296,10 @@ def _sentence(outcome: str, saving: Interval, agreement: float, photos: int) -> 
         "It is not shown that the agent beats the best fixed rung, because the interval includes "
         f"zero: {amount}."
     )
+
+
+def _bytes(saving: float) -> str:
+    return "as many bytes as" if abs(saving) < 0.0005 else f"{_amount(saving)} bytes than"
 
 
 def _amount(saving: float) -> str:

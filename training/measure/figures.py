@@ -1,63 +1,45 @@
-"""The report's figures as SVG texts: the one place where lines, colours and sizes are decided.
+"""The report's figures as SVG texts.
 
 Every figure takes plain JSON values and comes in two widths, because a drawing for a desk cannot
 be read on a phone by shrinking it. Colours are Okabe and Ito's, and nothing is told by colour
-alone. Not here: which figures a report has, and what is said about them (see ``page``).
+alone. Not here: the style they share (``style``), and what is said about them (``page``).
 
     svg = rate_agreement(document["curve"], document["policies"], target=0.95, width="narrow")
 """
 
 from __future__ import annotations
 
-import io
-import re
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.errors import EnvironmentMissing
 from training.measure.baselines import lower_hull
+from training.measure.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    WIDTHS,
+    Sheet,
+    Width,
+    short,
+)
 
-__all__ = ["STATES", "Width", "chosen_rungs", "moving_average", "rate_agreement", "timeline"]
-
-Width = Literal["wide", "narrow"]
-
-# Okabe and Ito's palette.
-BLACK, GREY = "#000000", "#8a8a8a"
-ORANGE, SKY, GREEN, BLUE = "#E69F00", "#56B4E9", "#009E73", "#0072B2"
-VERMILLION, PURPLE = "#D55E00", "#CC79A7"
-
-#: Inches; a point of text then comes out at 10 to 14 pixels on the page.
-WIDTHS: Mapping[Width, float] = {"wide": 9.4, "narrow": 4.3}
+__all__ = ["STATES", "chosen_rungs", "moving_average", "rate_agreement", "timeline"]
 
 #: More points than this cannot be told apart on a page.
 MOST_POINTS = 1000
+#: With more changes than this the sceneries are mixed, and lines would hide the figure.
+MOST_CHANGES = 24
 
 STATES = ("inference", "estimation", "querying", "retraining")
-
-_STYLE = {
-    "svg.fonttype": "none",  # texts stay texts: small, searchable, in the reader's own font
-    "svg.hashsalt": "adacompress",  # same figures, same ids, same bytes
-    "text.parse_math": False,  # a name with a dollar sign is a name
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#555555",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.7,
-    "xtick.color": "#333333",
-    "ytick.color": "#333333",
-    "lines.linewidth": 1.7,
-    "legend.frameon": False,
-    "legend.handlelength": 2.6,
-    "hatch.linewidth": 0.6,
-}
 
 #: Policy: title, colour, marker, marker size.
 _POINTS: Mapping[str, tuple[str, str, str, float]] = {
@@ -88,16 +70,14 @@ def rate_agreement(
         target: agreement asked for, drawn as a line.
         width: for which screen.
     """
-    with _Sheet("rate", width, height=5.0 if width == "wide" else 5.6) as sheet:
+    with Sheet("rate", width, height=5.0 if width == "wide" else 5.6) as sheet:
         axes = sheet.figure.subplots()
         _fixed_curve(axes, curve["fixed_paper"], "fixed, paper’s qualities", GREY, "o", ":")
-        _fixed_curve(axes, curve["fixed"], "fixed, full ladder", BLUE, "s", "--")
+        _fixed_curve(axes, curve["fixed"], "fixed, agent’s ladder", BLUE, "s", "--")
         _agent_curve(axes, curve["agent"])
         floor = _policy_points(axes, policies, metric)
         if target is not None:
-            axes.axhline(target, color=BLACK, linewidth=0.8, linestyle=(0, (1, 3)))
-            _note(axes, 0.995, target, f"target {target:g}", x_in_axes=True)
-        axes.set_xlim(0, 1.06)
+            axes.axhline(target, color=BLACK, linewidth=0.9, linestyle=(0, (1, 3)), label="target")
         axes.set_ylim(floor, 1 + 0.04 * (1 - floor))
         axes.set_xlabel("bytes uploaded / bytes of the reference")
         start = "" if floor == 0 else f"; axis starts at {floor:g}"
@@ -124,23 +104,25 @@ def chosen_rungs(
     """
     others = [name for shares in sceneries.values() for name in shares if name not in rungs]
     names = [*rungs, *dict.fromkeys(others)]
-    columns = min(3 if width == "wide" else 2, len(sceneries)) or 1
+    columns = min(4 if width == "wide" else 2, len(sceneries)) or 1
     lines = -(-len(sceneries) // columns) or 1
     top = max((share for shares in sceneries.values() for share in shares.values()), default=1.0)
-    with _Sheet("rungs", width, height=0.7 + lines * (0.5 + 0.24 * len(names))) as sheet:
+    with Sheet("rungs", width, height=0.7 + lines * (0.5 + 0.24 * len(names))) as sheet:
         grid = sheet.figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
         panels = list(grid.flat)
+        room = int(12 * WIDTHS[width] / columns) - 8
+        for index, (scenery, shares) in enumerate(sceneries.items()):
+            values = [shares.get(name, 0.0) for name in names]
+            _bars(panels[index], values, *_BARS[index % len(_BARS)])
+            panels[index].set_title(short(scenery, room), loc="left", weight="bold", size=9)
+            panels[index].tick_params(axis="x", labelbottom=index + columns >= len(sceneries))
         for panel in panels[len(sceneries) :]:
             panel.set_visible(False)
-        for index, (scenery, shares) in enumerate(sceneries.items()):
-            colour, hatch = _BARS[index % len(_BARS)]
-            values = [shares.get(name, 0.0) for name in names]
-            _bars(panels[index], values, colour, hatch)
-            panels[index].set_title(_short(scenery, 28), loc="left", fontweight="bold", fontsize=9)
-        panels[0].set_yticks(range(len(names)), [_short(name, 18) for name in names])
+        panels[0].set_yticks(range(len(names)), [short(name, 18) for name in names])
         panels[0].invert_yaxis()
-        panels[0].set_xlim(0, top * 1.22 or 1.0)
-        panels[0].xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        ticks = np.arange(0, 1.01, 0.5 if top > 0.6 else 0.2 if top > 0.25 else 0.1)
+        panels[0].set_xticks(ticks, [f"{100 * tick:.0f} %" for tick in ticks])
+        panels[0].set_xlim(0, 1.3 * top or 1.0)
         sheet.figure.supxlabel("share of the scenery’s pictures", fontsize=9)
         return sheet.svg()
 
@@ -155,68 +137,29 @@ def timeline(columns: Mapping[str, Sequence[Any]], *, width: Width = "wide") -> 
     """
     images = np.asarray(columns["image"], dtype=np.float64)
     window = max(5, len(images) // 40)
-    with _Sheet("timeline", width, height=6.4) as sheet:
+    with Sheet("timeline", width, height=6.4) as sheet:
         upper, lanes, lower = sheet.figure.subplots(3, 1, sharex=True, height_ratios=(3, 1.15, 2.6))
         _share_lines(upper, images, columns, window)
         _state_lanes(lanes, images, columns["state"])
         _upload_lines(lower, images, columns, window)
-        lower.set_xlabel(f"image number (lines are means of the last {window} images)")
+        lower.set_xlabel(f"image number (accuracy, upload: mean of last {window})")
         lower.set_xlim(images[0] - 0.5, images[-1] + 0.5)
         retrains = np.asarray(columns["state"]) == "retraining"
         for axes in (upper, lower):
             _shade(axes, images, retrains)
-        _scenery_marks(upper, (upper, lanes, lower), images, columns["scenery"])
+        _scenery_marks((upper, lanes, lower), images, columns["scenery"], int(10.6 * WIDTHS[width]))
         sheet.figure.align_ylabels([upper, lower])
         return sheet.svg()
 
 
-def moving_average(values: Sequence[float] | NDArray[np.float64], window: int) -> NDArray[np.float64]:
+def moving_average(
+    values: Sequence[float] | NDArray[np.float64], window: int
+) -> NDArray[np.float64]:
     """Return the mean of the last ``window`` values at each place, of fewer at the start."""
     sums = np.concatenate([[0.0], np.cumsum(np.asarray(values, dtype=np.float64))])
     ends = np.arange(1, len(sums))
     starts = np.maximum(ends - window, 0)
     return (sums[ends] - sums[starts]) / (ends - starts)
-
-
-class _Sheet:
-    """One figure being drawn, in the house style."""
-
-    def __init__(self, name: str, width: Width, *, height: float) -> None:
-        try:
-            # Only whoever draws needs matplotlib, and no display.
-            import matplotlib
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise EnvironmentMissing(
-                "Drawing the report needs matplotlib, which is not installed; install "
-                "adacompress[demo]."
-            ) from error
-        self.name = f"{name}-{width}"
-        self._style = matplotlib.rc_context(_STYLE)
-        self._new = Figure
-        self._size = (WIDTHS[width], height)
-
-    def __enter__(self) -> _Sheet:
-        self._style.__enter__()
-        self.figure = self._new(figsize=self._size, layout="constrained")
-        return self
-
-    def __exit__(self, *raised: Any) -> None:
-        self._style.__exit__(*raised)
-
-    def svg(self) -> str:
-        """Return the figure as one ``<svg>`` element that scales and can share a page."""
-        buffer = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        with warnings.catch_warnings():
-            # The reader's font may well have what the measuring font has not.
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            self.figure.savefig(buffer, format="svg", metadata=nothing)
-        text = buffer.getvalue()
-        text = text[text.index("<svg ") :].strip()
-        # Ids are unique within a figure only, and a page holds several.
-        text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{self.name}-", text)
-        return re.sub(r'<svg ([^>]*?)height="[^"]*" ([^>]*?)width="[^"]*" ', r"<svg \1\2", text, count=1)
 
 
 def _fixed_curve(
@@ -246,29 +189,40 @@ def _agent_curve(axes: Any, points: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _policy_points(axes: Any, policies: Mapping[str, Mapping[str, Any]], metric: str) -> float:
-    """Draw the policies with their intervals; return where the agreement axis should start."""
-    lowest = 1.0
+    """Draw the policies with their intervals; return where the agreement axis should start.
+
+    The axes hold every policy that is drawn, with its interval.
+    """
+    lowest, largest = 1.0, 1.0
     for name, (title, colour, marker, size) in _POINTS.items():
         if name not in policies:
             continue
         x, y = policies[name]["size_ratio"], policies[name]["agreement"][metric]
-        lowest = min(lowest, y["lo"])
+        lowest, largest = min(lowest, y["lo"]), max(largest, x["hi"])
         axes.errorbar(
             [x["mean"]],
             [y["mean"]],
             xerr=_arms(x),
             yerr=_arms(y),
             color=colour,
+            linestyle="",
+            elinewidth=1.2,
+            capsize=2.5,
+            zorder=4,
+        )
+        axes.plot(
+            [x["mean"]],
+            [y["mean"]],
+            color=colour,
             marker=marker,
             markersize=size,
             markeredgecolor="white",
             markeredgewidth=0.8,
             linestyle="",
-            elinewidth=1.2,
-            capsize=2.5,
-            zorder=5 if name == "agent" else 4,
+            zorder=6 if name == "agent" else 5,
             label=title,
         )
+    axes.set_xlim(0, 1.06 * largest)
     return max(0.0, np.floor((lowest - 0.06) * 20) / 20)
 
 
@@ -284,7 +238,9 @@ def _bars(axes: Any, values: Sequence[float], colour: str, hatch: str) -> None:
     for place, value in enumerate(values):
         if value > 0:
             text = f"{100 * value:.0f} %" if value >= 0.005 else "< 1 %"
-            axes.annotate(text, (value, place), (3, 0), textcoords="offset points", va="center", fontsize=8)
+            axes.annotate(
+                text, (value, place), (3, 0), textcoords="offset points", va="center", fontsize=8
+            )
 
 
 def _share_lines(
@@ -304,7 +260,9 @@ def _upload_lines(
 ) -> None:
     reference = moving_average(columns["reference_wire_bytes"], window) / 1024
     ours = moving_average(columns["wire_bytes"], window) / 1024
-    axes.plot(*_thin(images, reference), color=BLACK, linestyle="--", linewidth=1.3, label="benchmark")
+    axes.plot(
+        *_thin(images, reference), color=BLACK, linestyle="--", linewidth=1.3, label="benchmark"
+    )
     axes.plot(*_thin(images, ours), color=GREEN, label="AdaCompress")
     axes.set_ylim(bottom=0, top=1.12 * max(reference.max(), ours.max()))
     axes.set_ylabel("upload, KiB per image")
@@ -335,38 +293,31 @@ def _shade(axes: Any, images: NDArray[np.float64], marked: NDArray[np.bool_]) ->
 
 
 def _scenery_marks(
-    top: Any, panels: Sequence[Any], images: NDArray[np.float64], sceneries: Sequence[str]
+    panels: Sequence[Any], images: NDArray[np.float64], sceneries: Sequence[str], room: int
 ) -> None:
-    """Draw a line through all panels where the scenery changes, and name what is between."""
+    """Draw a line through all panels where the scenery changes, and name what is between.
+
+    A stretch with no room for a name gets none; ``room`` is in letters, for all of the width.
+    """
     names = np.asarray(sceneries, dtype=object)
     changes = [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1).tolist(), len(names)]
-    for start, end in zip(changes[:-1], changes[1:], strict=True):
+    if len(changes) > MOST_CHANGES:
+        return
+    for start, end in pairwise(changes):
         left, right = images[start] - 0.5, images[end - 1] + 0.5
-        most = max(3, int(60 * (end - start) / len(names)))
-        label = _short(str(names[start]), most)
-        top.annotate(
-            label,
-            ((left + right) / 2, 1.0),
-            (0, 22),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            ha="center",
-            fontweight="bold",
-        )
+        letters = room * (end - start) // len(names)
+        if letters >= min(6, len(names[start])):
+            panels[0].annotate(
+                short(names[start], letters),
+                ((left + right) / 2, 1.0),
+                (0, 22),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                ha="center",
+                weight="bold",
+            )
         for axes in panels if start else ():
             axes.axvline(left, color=BLACK, linewidth=1.0, zorder=1)
-
-
-def _note(axes: Any, x: float, y: float, text: str, *, x_in_axes: bool) -> None:
-    axes.annotate(
-        text,
-        (x, y),
-        (0, 3),
-        xycoords=("axes fraction" if x_in_axes else "data", "data"),
-        textcoords="offset points",
-        ha="right",
-        fontsize=8,
-    )
 
 
 def _spans(images: NDArray[np.float64], marked: NDArray[np.bool_]) -> list[tuple[float, float]]:
@@ -386,9 +337,3 @@ def _thin(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     step = -(-len(images) // MOST_POINTS)
     return images[::step], values[::step]
-
-
-def _short(text: str, most: int) -> str:
-    """Make a name from outside fit for a drawing: printable, and not too long."""
-    clean = "".join(sign if sign.isprintable() else "�" for sign in text)
-    return clean if len(clean) <= most else clean[: most - 1] + "…"

@@ -1,7 +1,7 @@
 """The report as one HTML page: no network, no script, readable at a desk and on a phone.
 
 Rendered from the report's JSON document alone, so page and document cannot disagree. Every name
-comes from outside and is escaped. Not here: the numbers (``evaluate``) and the drawing (``figures``).
+comes from outside and is escaped. Not here: the numbers (``evaluate``), the drawing (``figures``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib import resources
 from string import Template
 from typing import Any, get_args
 
-from training.measure import figures
+from training.measure import figures, style
 
 __all__ = ["TITLES", "render"]
 
@@ -50,7 +50,7 @@ def render(document: Json, rungs: Sequence[str]) -> str:
     template = resources.files(__package__).joinpath("report_template.html")
     return Template(template.read_text(encoding="utf-8")).substitute(
         headline=_headline(document),
-        verdict=_text(document["verdict"]["sentence"]),
+        verdict=_text(document["verdict"]["sentence"]).replace(" %", "&nbsp;%"),
         outcome=_text(document["verdict"]["outcome"]),
         bars=_bars(document),
         policies=_policies(document),
@@ -79,9 +79,10 @@ def _headline(document: Json) -> str:
     verdict = document["verdict"]
     saved, fixed = 1 - verdict["size_ratio"], 1 - verdict["fixed_size_ratio"]
     words = "fewer bytes" if saved >= 0 else "more bytes"
+    but = "but " if fixed > saved else ""
     return (
-        f'<strong>{_percent(abs(saved))}</strong> <span>{words} at {verdict["agreement"]:.3f} '
-        f"agreement; the best fixed quality saves {_percent(fixed)}.</span>"
+        f"<strong>{_percent(abs(saved))}</strong> <span>{words} at {verdict['agreement']:.3f} "
+        f"agreement; {but}the best fixed quality saves {_percent(fixed)}.</span>"
     )
 
 
@@ -145,9 +146,7 @@ def _metrics(document: Json) -> str:
 
 
 def _both_widths(draw: Any, description: str) -> str:
-    drawn = "".join(
-        f'<div class="{width}">{draw(width)}</div>' for width in get_args(figures.Width)
-    )
+    drawn = "".join(f'<div class="{width}">{draw(width)}</div>' for width in get_args(style.Width))
     return f'<div class="card" role="img" aria-label="{_text(description)}">{drawn}</div>'
 
 
@@ -187,7 +186,10 @@ def _certificate(point: Json) -> str:
     target, achieved = point["target"], point["achieved"]
     seen = ""
     if achieved is not None and point["n"]:
-        seen = f"On {point['n']} held-out pictures{_effective(point)} the agent agreed in {_percent(achieved, 1)}."
+        seen = (
+            f"On {point['n']} held-out pictures{_effective(point)} the agent agreed in "
+            f"{_percent(achieved, 1)}."
+        )
     if point["certified"] and target is not None:
         promise = (
             f"If its true agreement on such pictures were below {_percent(target)}, a result this "
@@ -206,7 +208,8 @@ def _effective(point: Json) -> str:
     if not 0 < point["n_effective"] < point["n"]:
         return ""
     return (
-        f" (worth {point['n_effective']:.0f} independent ones, because views of one photo look alike)"
+        f" (worth {point['n_effective']:.0f} independent ones, because views of one photo look "
+        "alike)"
     )
 
 

@@ -8,6 +8,7 @@ file is ``report.schema.json`` beside this module.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -235,11 +236,17 @@ def _cell(figure: Interval, digits: int = 3) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Copy ``value`` as JSON values: arrays become lists, numpy's numbers Python's."""
+    """Copy ``value`` as JSON values: arrays become lists, numpy's numbers Python's.
+
+    Raises:
+        UsageError: a number is not finite, which JSON cannot carry.
+    """
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
+        return _plain(value.tolist())
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"The report holds the number {value}; allowed are finite numbers.")
     return value

@@ -1,0 +1,196 @@
+"""``python -m edge_sdk``: the device loop from a shell, and a look at the machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model_store import cli
+from model_store.errors import EnvironmentMissing, UsageError
+
+if TYPE_CHECKING:
+    from edge_sdk.client import EdgeClient
+    from edge_sdk.stats import Result, Stats
+
+__all__ = ["main"]
+
+SCHEMA = "adacompress.run/1"
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command and return its exit code."""
+    return cli.run(_parser(), argv)
+
+
+def _parser() -> argparse.ArgumentParser:
+    commands = cli.parser("edge_sdk", "Upload pictures for fewer bytes; look at this machine.")
+    group = commands.add_subparsers(title="commands", metavar="COMMAND")
+    summary = "Process pictures with the device loop."
+    run = group.add_parser("run", help=summary, description=summary)
+    run.add_argument(
+        "--images", required=True, nargs="+", metavar="PATH", help="pictures, or folders of them"
+    )
+    run.add_argument(
+        "--backend", required=True, metavar="SPEC", help="baidu://aip.baidubce.com, local:MODEL, …"
+    )
+    run.add_argument("--store", required=True, metavar="DIR", help="the folder of the agents")
+    run.add_argument("--alias", default="current", help="agent to begin with (%(default)s)")
+    run.add_argument("--folder", metavar="DIR", help="for transitions (beside the store)")
+    run.add_argument("--min-score", type=float, default=0.0, help="labels below do not count (0)")
+    run.add_argument("--provider", default="cpu", help="cpu, cuda or tensorrt (%(default)s)")
+    run.add_argument("--seed", type=int, default=0, help="of every random draw (%(default)s)")
+    run.add_argument("--json", action="store_true", help="print one JSON object")
+    run.set_defaults(handler=_run)
+    summary = "Tell whether this machine can run an agent."
+    doctor = group.add_parser("doctor", help=summary, description=summary)
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    doctor.set_defaults(handler=_doctor)
+    return commands
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from edge_sdk.client import EdgeClient  # Pillow and the engine's module: not for --help
+    from edge_sdk.config import EdgeConfig
+
+    paths = _pictures(arguments.images)
+    config = EdgeConfig(
+        store=arguments.store,
+        backend=arguments.backend,
+        alias=arguments.alias,
+        folder=arguments.folder,
+        min_score=arguments.min_score,
+        provider=arguments.provider,
+        seed=arguments.seed,
+    )
+    images: list[dict[str, Any]] = []
+    skipped: list[dict[str, str]] = []
+    with EdgeClient(config) as client:
+        try:
+            for path, result, problem in _processed(client, paths):
+                if result is None:
+                    skipped.append({"path": str(path), "reason": problem})
+                    print(f"skipped: {problem}", file=sys.stderr)
+                else:
+                    images.append(_described(path, result))
+        finally:  # also when the service fails or somebody interrupts: it was paid for
+            _report(arguments, client.stats(), images, skipped)
+    if not images:
+        raise UsageError(f"None of the {len(paths)} pictures could be processed; see above.")
+    return 0
+
+
+def _pictures(given: Sequence[str]) -> list[Path]:
+    """Return the pictures named or found, in a stable order."""
+    paths: list[Path] = []
+    for name in given:
+        path = Path(name)
+        if not path.is_dir():
+            paths.append(path)
+            continue
+        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        if not found:
+            raise UsageError(
+                f"The folder {name!r} holds no picture; allowed are files ending in "
+                f"{', '.join(sorted(SUFFIXES))}."
+            )
+        paths += found
+    return paths
+
+
+def _processed(
+    client: EdgeClient, paths: Sequence[Path]
+) -> Iterator[tuple[Path, Result | None, str]]:
+    from edge_sdk.errors import BackendRejected, ImageError  # see _run
+
+    for path in paths:
+        try:
+            yield path, client.process(path), ""
+        except ImageError as error:
+            yield path, None, str(error)
+        except BackendRejected as error:
+            yield path, None, f"{path}: {error}"
+
+
+def _described(path: Path, result: Result) -> dict[str, Any]:
+    return {
+        "path": str(path),
+        "labels": [[label.name, label.score] for label in result.labels],
+        "rung": result.rung.name,
+        "as_is": result.as_is,
+        "bytes": result.bytes,
+        "wire_bytes": result.wire_bytes,
+        "uploaded_wire_bytes": result.uploaded_wire_bytes,
+        "calls": result.calls,
+        "state": result.state.value,
+        "agent": result.agent_id,
+        "agreement": result.agreement,
+        "fallback": result.fallback,
+        "milliseconds": {part: round(ms, 3) for part, ms in result.milliseconds.items()},
+    }
+
+
+def _report(
+    arguments: argparse.Namespace,
+    stats: Stats,
+    images: list[dict[str, Any]],
+    skipped: list[dict[str, str]],
+) -> None:
+    if arguments.json:
+        counted = {
+            name: dict(value) if hasattr(value, "items") else value
+            for name, value in _fields(stats).items()
+        }
+        cli.print_json({"schema": SCHEMA, "images": images, "skipped": skipped, "stats": counted})
+        return
+    if not images:
+        return
+    for row in _summary(stats, len(skipped)):
+        print(f"{row[0]:<22}{row[1]}")
+
+
+def _fields(stats: Stats) -> dict[str, Any]:
+    return {name: getattr(stats, name) for name in stats.__dataclass_fields__}
+
+
+def _summary(stats: Stats, skipped: int) -> Iterator[tuple[str, str]]:
+    yield "pictures", f"{stats.images}" + (f" ({skipped} skipped)" if skipped else "")
+    yield "agent", stats.agent_id or "none: every picture went at the reference"
+    yield "JPEG bytes a picture", f"{stats.bytes / stats.images:,.0f}"
+    yield "sent bytes a picture", f"{stats.uploaded_wire_bytes / stats.images:,.0f}"
+    yield "calls a picture", f"{stats.calls / stats.images:.3f}"
+    yield "states", _counts(stats.states)
+    for name in ("fallbacks", "failures", "drops"):
+        counts = getattr(stats, name)
+        if counts:
+            yield name, _counts(counts)
+
+
+def _counts(counts: Any) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none"
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from edge_sdk.doctor import examine  # see _run
+
+    report = examine()
+    if arguments.json:
+        cli.print_json(report)
+    else:
+        for name, version in report["versions"].items():
+            print(f"{name:<22}{version or 'not installed'}")
+        print(f"{'providers':<22}{', '.join(report['providers']) or 'none'}")
+        for warning in report["warnings"]:
+            print(f"warning: {warning}", file=sys.stderr)
+    if not report["ok"]:
+        raise EnvironmentMissing(report["verdict"])
+    if not arguments.json:
+        print(report["verdict"])
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,71 @@
+"""``python -m training cloud``: serve a real vision service on this machine until told to stop.
+
+Prints one JSON line when it is ready. It stops on Ctrl-C, on SIGTERM, and when the pipe on its
+standard input closes, so that it never outlives the program that started it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import stat
+import sys
+import threading
+from types import FrameType
+
+from training.cloud.models import SIDES, open_classifier
+from training.cloud.server import CloudServer
+
+__all__ = ["add_parser"]
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``python -m training cloud``."""
+    parser = commands.add_parser(
+        "cloud", help="serve an open classifier on loopback in a cloud vendor's dialect"
+    )
+    parser.add_argument("--model", default="efficientnet-lite0", help=f"one of {', '.join(SIDES)}")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.set_defaults(handler=_command)
+
+
+def _command(arguments: argparse.Namespace) -> int:
+    with CloudServer(open_classifier(arguments.model), arguments.port) as server:
+        # Both before the ready line: its reader may stop us at once.
+        signal.signal(signal.SIGTERM, _stop)
+        closed = _stdin_closed()
+        ready = {
+            "ready": True,
+            "url": server.url,
+            "spec": server.spec,
+            "model": server.model.version,
+        }
+        print(json.dumps(ready), flush=True)
+        closed.wait()
+    return 0
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)  # setting an event here could deadlock with its own wait
+
+
+def _stdin_closed() -> threading.Event:
+    closed = threading.Event()
+    if sys.stdin and _is_pipe(sys.stdin.fileno()):
+        threading.Thread(target=_watch_stdin, args=(closed,), name="stdin", daemon=True).start()
+    return closed
+
+
+def _is_pipe(descriptor: int) -> bool:
+    """Tell a starter's pipe from a terminal, a file or ``/dev/null``, whose end means nothing."""
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def _watch_stdin(closed: threading.Event) -> None:
+    # os.read, not sys.stdin: a thread inside sys.stdin breaks the interpreter's shutdown.
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    closed.set()

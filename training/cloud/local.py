@@ -1,0 +1,62 @@
+"""The service ``local:MODEL``: a classifier as a backend in this very process, without HTTP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from edge_sdk.backends import Spec, register
+from edge_sdk.backends.base import Capabilities, Recognition
+from edge_sdk.backends.limits import check_limits
+from edge_sdk.errors import BackendRejected, ImageError
+from training.cloud.models import Model, open_classifier
+
+__all__ = ["LocalBackend", "register_local"]
+
+
+class LocalBackend:
+    """The ``Backend`` of a model in this process; its request body is the JPEG file itself."""
+
+    capabilities = Capabilities(max_bytes=20 * 1024 * 1024, min_side=1, max_side=16_384)
+
+    def __init__(self, model: Model, clock: Callable[[], float] = time.monotonic) -> None:
+        self.name = f"local:{model.name}"
+        self._model, self._clock = model, clock
+
+    def __repr__(self) -> str:
+        return f"LocalBackend({self.name!r})"
+
+    def recognize(self, jpeg: bytes) -> Recognition:
+        """Return the model's labels.
+
+        Raises:
+            BackendRejected: the bytes are no JPEG file, or outside the limits.
+        """
+        check_limits(jpeg, self.capabilities, self.name)
+        started = self._clock()
+        try:
+            labels = self._model.answer(jpeg)
+        except ImageError as error:
+            raise BackendRejected(f"{self.name} refuses the upload: {error}") from error
+        latency = self._clock() - started
+        return Recognition(labels, self.wire_size(jpeg), latency, self.model_version())
+
+    def wire_size(self, jpeg: bytes) -> int:
+        """Return the file's size in bytes: nothing is wrapped around it."""
+        return len(jpeg)
+
+    def model_version(self) -> str:
+        """Return the version of the model that answers."""
+        return self._model.version
+
+    def close(self) -> None:
+        """Do nothing; the model goes with the last reference to it."""
+
+
+def register_local() -> None:
+    """Let ``open_backend("local:MODEL")`` open the models of ``training.cloud.models``."""
+    register("local", _open)
+
+
+def _open(spec: Spec) -> LocalBackend:
+    return LocalBackend(open_classifier(spec.path))

@@ -1,0 +1,179 @@
+"""``python -m training retrain``: a new head from a device's transitions, published to its store.
+
+The device sends features, not pictures, so the new engine is the parent's prefix with another head.
+No reference answer exists for rungs that were not tried, so the operating point is not certified:
+λ is the cheapest at which the head itself expects the target, and the device tries the agent
+against real answers before it trusts it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import stat
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_sdk import probe
+from edge_sdk.engine import OnnxEngine, Scores
+from edge_sdk.ladder import ladder_from_dicts
+from edge_sdk.memory import Transitions, read_transitions
+from edge_sdk.policy import OperatingPoint, choose
+from edge_sdk.retrain import SCHEMA
+from edge_sdk.scenery import Signature
+from export.fuse import prefix_of
+from export.network import FactoredHead
+from export.publish import publish_run
+from export.run import TrainingRun, head_from_bytes
+from model_store import Manifest, Store, UsageError
+from model_store.files import read_json, sha256_bytes
+from training.learn.bandit import Observations, fit_factored
+from training.learn.calibrate import GRID, SAFEST
+from training.learn.fit import scores
+from training.learn.reward import Reward
+from training.versions import versions
+
+__all__ = ["add_parser", "retrain"]
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``python -m training retrain``."""
+    parser = commands.add_parser("retrain", help="learn a new scenery from a device's transitions")
+    parser.add_argument("--request", type=Path, required=True, metavar="FILE")
+    parser.set_defaults(handler=_command)
+
+
+def retrain(request: dict[str, Any]) -> Manifest:
+    """Fit a head to the transitions a request names and publish the new agent.
+
+    Args:
+        request: an ``adacompress.retrain/1`` document.
+
+    Raises:
+        UsageError: the request or its transitions cannot be used.
+        GateFailed: the fused engine differs from the trained head.
+    """
+    if request.get("schema") != SCHEMA:
+        raise UsageError(f"The request's schema is {request.get('schema')!r}, not {SCHEMA!r}.")
+    store, seen = Store(request["store"]), read_transitions(Path(request["memory"]))
+    run = _learn(store, seen, request)
+    name = request["scenery"]
+    return publish_run(run, store, aliases=[f"scenery/{name}"])[0]
+
+
+def operating_point(predicted: Scores, target: float) -> OperatingPoint:
+    """Return the cheapest trade-off at which the head expects ``target`` of its own choices."""
+    best = SAFEST
+    if predicted.agreement is None:
+        raise UsageError("Only a head that predicts agreement has a trade-off to choose.")
+    for trade_off in GRID:
+        chosen = choose(predicted, OperatingPoint(trade_off=trade_off))
+        if predicted.agreement[np.arange(len(chosen)), chosen].mean() < target:
+            break
+        best = trade_off
+    return OperatingPoint(
+        trade_off=best,
+        target=target,
+        n=len(predicted.features),
+        test="expected by the model",
+        note=(
+            "Not certified: re-trained on a device from partial labels; the trade-off is the "
+            "cheapest at which the head itself expects the target."
+        ),
+    )
+
+
+def _learn(store: Store, seen: Transitions, request: dict[str, Any]) -> TrainingRun:
+    parent = store.load(request["parent"])
+    ladder = ladder_from_dicts(parent.manifest.ladder)
+    base = head_from_bytes(parent.file("head"), ladder)
+    if not isinstance(base, FactoredHead):
+        raise UsageError(
+            f"Agent {parent.manifest.id} has a DQN head, which does not learn from single answers; "
+            "start from an agent trained with --algorithm bandit."
+        )
+    reward = Reward(request["alpha"], request["beta"])
+    observed = Observations(
+        features=seen.features,
+        groups=np.array(seen.images, dtype=object),
+        row=np.arange(len(seen)),
+        rung=seen.rungs,
+        agreement=seen.agreements,
+        size_ratio=seen.size_ratios,
+    )
+    prefix = parent.manifest.training.get("prefix", {})
+    rng = np.random.default_rng(request["seed"])
+    confidence = int(prefix.get("confidence", 0))
+    head, _ = fit_factored(observed, ladder, reward, rng=rng, confidence=confidence, base=base)
+    pictures = _one_row_a_picture(seen)
+    point = operating_point(scores(head, pictures), request["target_accuracy"])
+    # There are no pictures to prove parity on, only features: the synthetic ones must do.
+    engine = OnnxEngine(parent.file("engine"))
+    inputs = probe.pictures(engine.side)
+    return TrainingRun(
+        prefix=prefix_of(parent.file("engine")),
+        head=head,
+        ladder=ladder,
+        operating_point=point,
+        inputs=inputs,
+        expected=scores(head, engine.run(inputs).features),
+        facts=_facts(parent.manifest, seen, pictures, request),
+    )
+
+
+def _one_row_a_picture(seen: Transitions) -> np.ndarray:
+    _, first = np.unique(np.array(seen.images, dtype=object).astype(str), return_index=True)
+    return seen.features[np.sort(first)]
+
+
+def _facts(
+    parent: Manifest, seen: Transitions, pictures: np.ndarray, request: dict[str, Any]
+) -> dict[str, Any]:
+    rng = np.random.default_rng(request["seed"])
+    return {
+        "parent": parent.id,
+        "reward": {"alpha": request["alpha"], "beta": request["beta"]},
+        "scenery": {
+            "name": request["scenery"],
+            "signature": Signature.from_features(pictures, rng).to_dict(),
+        },
+        "backend": dict(parent.backend),
+        "training": {
+            "fingerprint": sha256_bytes("\n".join(sorted(seen.images)).encode()),
+            "photos": len(pictures),
+            "images": len(pictures),
+            "labels_bought": len(seen) + len(pictures),
+            "seed": request["seed"],
+            "prefix": parent.training.get("prefix", {}),
+        },
+        "versions": versions(),
+    }
+
+
+def _command(arguments: argparse.Namespace) -> int:
+    _end_with_the_parent()
+    try:
+        request = read_json(arguments.request)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"The request {str(arguments.request)!r} cannot be read: {error}."
+        ) from error
+    print(json.dumps({"agent": retrain(request).id}), flush=True)
+    return 0
+
+
+def _end_with_the_parent() -> None:
+    """End this process when the pipe on standard input ends: the device that asked is gone."""
+    if sys.stdin is None or not stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
+        return
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="training-parent-watch", daemon=True).start()
