@@ -12,9 +12,10 @@ b'\xff\xd8'
 
 from __future__ import annotations
 
+import contextlib
 import io
-import struct
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ __all__ = ["MAX_PIXELS", "Picture", "encode", "load", "scaled_size"]
 #: Largest picture that is decoded, in pixels: twice Pillow's own warning threshold is a bomb.
 MAX_PIXELS = 178_956_970
 
+_16_TO_8_BITS = 257.0
 _EXIF_ORIENTATION = 0x0112
 _SUBSAMPLING = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
 
@@ -60,29 +62,13 @@ def load(source: str | Path | bytes | Image.Image | np.ndarray[Any, Any]) -> Pic
     if isinstance(source, np.ndarray):
         return Picture(_from_array(source))
     if isinstance(source, Image.Image):
-        return Picture(_upright_rgb(source))
+        with _reading("The given image"):  # its file may not have been read yet
+            return Picture(_upright_rgb(source))
     data, name = _read(source)
-    try:
-        with warnings.catch_warnings():
-            # A size that Pillow only warns about is decoded; the limit below is ours.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as opened:
-                _check_size(opened.size, name)
-                opened.load()
-                return Picture(_upright_rgb(opened), data if _is_plain_jpeg(opened) else None)
-    except UnidentifiedImageError as error:
-        raise ImageError(
-            f"{name} is not a picture that can be read ({len(data)} bytes); "
-            "give a JPEG, PNG, WebP, TIFF, BMP or GIF file."
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} is refused: {error}; at most {MAX_PIXELS} pixels.") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        if isinstance(error, ImageError):
-            raise
-        raise ImageError(
-            f"{name} is damaged ({error}); {len(data)} bytes were read. Copy the file again."
-        ) from error
+    with _reading(f"{name} ({len(data)} bytes)"), Image.open(io.BytesIO(data)) as opened:
+        _check_size(opened.size, name)
+        opened.load()
+        return Picture(_upright_rgb(opened), data if _is_plain_jpeg(opened) else None)
 
 
 def encode(image: Image.Image, rung: Rung) -> bytes:
@@ -96,27 +82,57 @@ def encode(image: Image.Image, rung: Rung) -> bytes:
     """
     if rung.scale != 1.0:
         image = image.resize(scaled_size(image.size, rung.scale), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
+    with contextlib.suppress(OSError, ValueError):
+        return _save(image, rung, rung.entropy)
+    # Pillow codes optimised and progressive files into one buffer of a guessed size, which noise
+    # at a high quality outgrows. Plain coding has no such limit and decodes to the same pixels.
     try:
-        image.save(
-            buffer,
-            "JPEG",
-            quality=rung.quality,
-            subsampling=_SUBSAMPLING[rung.subsampling],
-            optimize=rung.entropy == "optimized",
-            progressive=rung.entropy == "progressive",
-        )
+        return _save(image, rung, "plain")
     except (OSError, ValueError) as error:
         raise ImageError(
             f"A picture of {image.width}x{image.height} pixels cannot be encoded as JPEG "
             f"({error}); sides of 1 to 65500 are allowed."
         ) from error
-    return buffer.getvalue()
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     """Return (width, height) in pixels after scaling, each at least 1."""
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _save(image: Image.Image, rung: Rung, entropy: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(
+        buffer,
+        "JPEG",
+        quality=rung.quality,
+        subsampling=_SUBSAMPLING[rung.subsampling],
+        optimize=entropy == "optimized",
+        progressive=entropy == "progressive",
+        comment=b"",  # otherwise Pillow writes the source file's
+    )
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turn whatever Pillow says about a file into an ImageError."""
+    with warnings.catch_warnings():
+        # Pillow warns of sizes (the limit here is ours) and of damage that it can live with.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        try:
+            yield
+        except ImageError:
+            raise
+        except UnidentifiedImageError as error:
+            raise ImageError(
+                f"{name} is not a picture that can be read; give a JPEG, PNG, WebP, TIFF, BMP or "
+                "GIF file."
+            ) from error
+        except Image.DecompressionBombError as error:
+            raise ImageError(f"{name} is refused: {error}; at most {MAX_PIXELS} pixels.") from error
+        except Exception as error:  # a damaged file makes parsers raise anything
+            raise ImageError(f"{name} is damaged ({error!r}). Copy the file again.") from error
 
 
 def _read(source: str | Path | bytes) -> tuple[bytes, str]:
@@ -129,8 +145,8 @@ def _read(source: str | Path | bytes) -> tuple[bytes, str]:
         )
     try:
         return Path(source).read_bytes(), f"Picture {str(source)!r}"
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = getattr(error, "strerror", None) or error
         raise ImageError(f"Picture {str(source)!r} cannot be read: {reason}.") from error
 
 
@@ -158,15 +174,18 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Bring 16-bit, 32-bit and float grey to 8 bits.
 
-    16-bit files use the top byte. Wider ones state no white point, so their own range is stretched.
+    16-bit files have their white at 65535. Wider ones state no white, so their own range is
+    stretched.
     """
     values = np.asarray(image, dtype=np.float64)
-    if image.mode.startswith("I;16") or (image.mode == "I" and 255 < values.max() <= 65535):
-        values = values / 257.0
-    elif values.min() < 0 or values.max() > 255:
-        span = max(float(np.ptp(values)), np.finfo(np.float64).tiny)
-        values = (values - values.min()) * (255.0 / span)
-    return Image.fromarray(np.clip(np.rint(np.nan_to_num(values)), 0, 255).astype(np.uint8))
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    if image.mode.startswith("I;16") or (image.mode == "I" and 255 < high <= 65535):
+        values = values / _16_TO_8_BITS
+    elif low < 0 or high > 255:
+        values = (values - low) * (255.0 / ((high - low) or 1.0))
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
 
 def _is_plain_jpeg(image: Image.Image) -> bool:
@@ -182,5 +201,5 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
             "are non-empty uint8 or uint16 arrays of shape (H, W), (H, W, 3) or (H, W, 4)."
         )
     if array.dtype == np.uint16:
-        array = (array // 257).astype(np.uint8)
+        array = np.rint(array / _16_TO_8_BITS).astype(np.uint8)
     return _upright_rgb(Image.fromarray(np.ascontiguousarray(array)))

@@ -132,7 +132,7 @@ def test_doctor_without_a_runtime_exits_4(
 
 
 def test_doctor_warns_of_two_runtimes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda package: "1.0")
+    monkeypatch.setattr("importlib.metadata.version", lambda package: "1.0")
     assert any("both installed" in warning for warning in doctor.examine()["warnings"])
 
 

@@ -1,0 +1,1 @@
+"""Sub-commands of ``python -m training`` that are more than one module's own."""

@@ -1,0 +1,122 @@
+"""What fit, evaluate and the demo have in common: a service, a ledger, labelled pictures."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from edge_sdk.backends import open_backend
+from edge_sdk.backends.base import Backend
+from edge_sdk.ladder import Ladder
+from export.network import Prefix
+from model_store.errors import EnvironmentMissing, UsageError
+from training.cloud.local import register_local
+from training.labels.labelling import AnswerTable, Budget, label_grid
+from training.labels.ledger import Ledger
+from training.learn.features import Features, extract
+from training.learn.fit import Labelled
+from training.photos import View
+from training.progress import Stages
+
+__all__ = ["Job", "open_run"]
+
+#: Uploads under way at once; a service's own limit is lower than what a machine can send.
+WORKERS = 2
+
+
+class Job:
+    """A run's service and ledger, open until the ``with`` block ends.
+
+    Args:
+        backend: a specification such as ``baidu://HOST`` or ``local:MODEL``.
+        run: the run's folder; the ledger is in it, so that a second run pays for nothing twice.
+        stages: tells the progress.
+        min_score: labels below it do not count.
+        budget: what may be spent.
+        seed: chooses the parity pictures.
+    """
+
+    def __init__(
+        self,
+        backend: str,
+        run: Path,
+        stages: Stages,
+        *,
+        min_score: float = 0.0,
+        budget: Budget | None = None,
+        seed: int = 0,
+    ) -> None:
+        register_local()
+        if not 0.0 <= min_score <= 1.0:
+            raise UsageError(f"The minimum score is {min_score}; allowed is 0 to 1.")
+        self.min_score, self.stages, self._budget, self._seed = min_score, stages, budget, seed
+        self.model_version: str | None = None
+        self._open = contextlib.ExitStack()
+        self.backend: Backend = self._open.enter_context(contextlib.closing(open_backend(backend)))
+        try:
+            self.ledger = self._open.enter_context(contextlib.closing(Ledger(run / "ledger.sqlite")))
+        except BaseException:
+            self._open.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._open.close()
+
+    def label(self, views: Sequence[View], ladder: Ladder, title: str) -> AnswerTable:
+        """Ask the service about every view at every rung; the ledger's answers are free."""
+        with self.stages.stage(title, len(views)) as step:
+            return label_grid(
+                views,
+                ladder,
+                self.backend,
+                self.ledger,
+                min_score=self.min_score,
+                workers=WORKERS,
+                budget=self._budget,
+                progress=step,
+            )
+
+    def features(self, prefix: Prefix, views: Sequence[View], title: str) -> Features:
+        """Compute the features of every view."""
+        rng = np.random.default_rng(self._seed)
+        with self.stages.stage(title, len(views)) as step:
+            return extract(prefix, views, rng=rng, progress=step)
+
+    def labelled(
+        self, prefix: Prefix, views: Sequence[View], ladder: Ladder, part: str
+    ) -> Labelled:
+        """Label views and compute their features."""
+        table = self.label(views, ladder, f"asking about {part}")
+        return Labelled(self.features(prefix, views, f"features of {part}"), table)
+
+
+def open_run(folder: Path) -> Path:
+    """Make a run's folder and return it.
+
+    Raises:
+        EnvironmentMissing: it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise EnvironmentMissing(
+            f"The folder {str(folder)!r} cannot be written: {reason}. Give another one."
+        ) from error
+    return folder
