@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from edge_sdk import probe
@@ -35,9 +36,9 @@ class Decision:
     scores: Scores
 
     @property
-    def features(self) -> np.ndarray:
+    def features(self) -> NDArray[np.float32]:
         """The picture's features, float32 (D,)."""
-        return self.scores.features[0]
+        return np.asarray(self.scores.features[0])
 
 
 @dataclass(frozen=True, slots=True)

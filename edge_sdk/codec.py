@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from edge_sdk.errors import ImageError
 from edge_sdk.ladder import Rung
@@ -33,6 +33,15 @@ MAX_PIXELS = 178_956_970
 
 _16_TO_8_BITS = 257.0
 _EXIF_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _SUBSAMPLING = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
 
 
@@ -161,10 +170,12 @@ def _check_size(size: tuple[int, int], name: str) -> None:
 def _upright_rgb(image: Image.Image) -> Image.Image:
     if 0 in image.size:
         raise ImageError(f"The picture has no pixels ({image.width}x{image.height}).")
-    upright = ImageOps.exif_transpose(image)
+    # Not ImageOps.exif_transpose: it writes the EXIF data anew, and fails where that is damaged.
+    turn = _TURNS.get(image.getexif().get(_EXIF_ORIENTATION, 1))
+    upright = image if turn is None else image.transpose(turn)
     if upright.mode.startswith(("I", "F")):
         upright = _eight_bits(upright)
-    if upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
+    if upright.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in upright.info:
         layer = upright.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         upright = Image.alpha_composite(white, layer)

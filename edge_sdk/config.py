@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["AgentStore", "EdgeConfig"]
 
 
+#: What may ring the alarm, see ``EdgeConfig.monitor``.
+MONITORS = ("features", "paper")
+
+
 class AgentStore(Protocol):
     """What the loop asks of a store; ``model_store.Store`` is one."""
 
@@ -57,6 +61,8 @@ class EdgeConfig:
         min_score: labels below it do not count when two answers are compared.
         metric: which of ``edge_sdk.agreement.METRICS`` is A.
         loop: n, p_0, ω, A_0, r_th (Table 1).
+        monitor: what rings the alarm: ``features``, agreement or a change of the features'
+            scenery, which costs no label; ``paper``, agreement alone as in section 3.5.
         alpha: weight of agreement in r = α·A − Δs + β.
         beta: offset of the reward.
         target_accuracy: agreement that a retrained agent's operating point has to promise.
@@ -78,6 +84,7 @@ class EdgeConfig:
     min_score: float = 0.0
     metric: str = "any_hit"
     loop: LoopParameters = TABLE_1
+    monitor: str = "features"
     alpha: float = 1.0
     beta: float = 0.0
     target_accuracy: float = 0.95
@@ -90,6 +97,7 @@ class EdgeConfig:
 
     def __post_init__(self) -> None:
         self._check_choice("metric", METRICS)
+        self._check_choice("monitor", MONITORS)
         self._check_choice("provider", tuple(PROVIDERS))
         for name in ("retrain_after", "explore_rungs", "max_transitions"):
             if getattr(self, name) < 1:

@@ -16,6 +16,7 @@ __all__ = [
     "Ranked",
     "RetrainFailed",
     "Retrained",
+    "Strayed",
 ]
 
 
@@ -56,6 +57,11 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class Strayed:
+    """Recent pictures no longer look like the current agent's scenery; no label was needed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Explored:
     """``count`` explored transitions were logged."""
 
@@ -88,4 +94,4 @@ class RetrainFailed:
     """The retrainer ended without an agent, or there is none."""
 
 
-Event = Arrived | Compared | Explored | Ranked | LoadFailed | Retrained | RetrainFailed
+Event = Arrived | Compared | Strayed | Explored | Ranked | LoadFailed | Retrained | RetrainFailed

@@ -30,6 +30,7 @@ from edge_sdk.events import (
     Ranked,
     Retrained,
     RetrainFailed,
+    Strayed,
 )
 from edge_sdk.faults import Faults
 from edge_sdk.memory import Memory, Transition
@@ -79,6 +80,7 @@ class Loop:
         self._agent, self._no_agent = agents.first()
         self._trial: Agent | None = None
         self._recent: deque[NDArray[np.float32]] = deque(maxlen=config.loop.n)
+        self._strange = 0  # pictures in a row whose window lay outside the current scenery
         self.swaps = 0
         self.retrainings = 0
         first = self._agent.id if self._agent else ""
@@ -107,6 +109,7 @@ class Loop:
             return
         if outcome.decision is not None:
             self._remember(outcome.decision.features)
+            self._watch()
         elif outcome.fallback == "engine":
             self._feed(LoadFailed(plan.agent.id))  # matters only if it is on trial
         if not outcome.comparisons:
@@ -221,6 +224,21 @@ class Loop:
             self._recent.clear()  # an agent of another prefix: not comparable
         self._recent.append(features)
 
+    def _watch(self) -> None:
+        """Tell that the scenery changed once windows lie outside it for n/2 pictures in a row.
+
+        A single window outside is one in a hundred even at home.
+        """
+        signature = self._agent.signature if self._agent else None
+        if self._config.monitor == "paper" or signature is None:
+            return
+        full = len(self._recent) == self._recent.maxlen
+        strange = full and not signature.near(np.stack(self._recent))
+        self._strange = self._strange + 1 if strange else 0
+        if self._strange >= max(1, self._config.loop.n // 2):
+            self._strange = 0
+            self._feed(Strayed())
+
     def _log(self, agent: Agent, outcome: Outcome) -> None:
         """Log transitions of the current agent's space; of another's they would teach nonsense."""
         if self._memory is None or self._agent is None or agent.ladder != self._agent.ladder:
@@ -266,6 +284,8 @@ def _reason(before: LoopState, cause: Event) -> str:
             return "rested after a failed retraining"
         case Arrived(xi=xi):
             return f"drew {xi:.3f}, p_est {before.p_est:.3f}"
+        case Strayed():
+            return "the pictures left the agent's scenery"
         case Compared() if before.trial is None:
             return f"agreement fell below {before.parameters.A_0:g}"
         case Compared(agreement=agreement) if before.trial is not None:

@@ -21,8 +21,8 @@ from model_store.errors import UsageError
 
 __all__ = ["SLACK", "WINDOW", "Match", "Signature", "rank"]
 
-#: Pictures of a window; the loop's n (Table 1), because that many are at hand when an alarm rings.
-WINDOW = 10
+#: Pictures of a window. The mean of fewer strays too far by chance to tell sceneries apart.
+WINDOW = 20
 
 #: How far beyond its radius a scenery is still tried. Trying a wrong agent costs a few labels,
 #: passing over the right one costs a whole retraining.
@@ -121,6 +121,17 @@ class Signature:
         strayed = (np.asarray(features, dtype=np.float64).mean(axis=0) - self.mean) / self.std
         return float(np.sqrt(np.mean(np.square(strayed))))
 
+    def near(self, features: NDArray[Any], slack: float = SLACK) -> bool:
+        """Tell whether a window of pictures (N, D) belongs to this scenery.
+
+        It does if its distance is at most the radius times ``slack``; means of fewer pictures than
+        the radius was measured with stray further by chance, as the root of their number.
+        """
+        if features.shape[1] != self.mean.size:
+            return False
+        by_chance = max(1.0, self.window / len(features)) ** 0.5
+        return bool(self.distance(features) <= self.radius * by_chance * slack)
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready mapping, rounded to five significant digits."""
         return {
@@ -171,13 +182,12 @@ def rank(
     Args:
         signatures: agent id -> its scenery.
         features: (N, D) of the recent pictures.
-        slack: a scenery is near if the distance is at most its radius times this.
+        slack: see :meth:`Signature.near`.
     """
     matches = [
-        Match(name, distance, distance <= signature.radius * slack)
+        Match(name, signature.distance(features), signature.near(features, slack))
         for name, signature in signatures.items()
         if signature.mean.size == features.shape[1]
-        for distance in [signature.distance(features)]
     ]
     return sorted(matches, key=lambda match: (match.distance, match.id))
 

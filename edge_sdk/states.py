@@ -2,12 +2,14 @@
 
     INFERENCE ──ξ ≤ p_est──▶ ESTIMATION ──Ā_n < A_0──▶ QUERYING ──none passes──▶ RETRAINING
         ▲ ▲──────ξ > p_est───────┘ └─ξ ≤ p_est─▶(stays)  │   ▲                    │      │
-        │                                                │   └─retraining failed──┘      │
+        │   (or the features stray, from both)           │   └─retraining failed──┘      │
         └──────────────── Ā*_n ≥ A_0 ────────────────────┘                               │
         └──────────────── r̄_n > r_th and Ā*_n ≥ A_0 ─────────────────────────────────────┘
 
 Where the paper is silent:
 
+* agreement tells when an agent is too daring, never when it is too careful: a night agent is as
+  accurate by day, only dear. So a change of the features alone also leads to querying;
 * after an alarm the device looks at n pictures before it ranks sceneries: the first few pictures
   of a new scenery ring the alarm, and a window with old ones in it is near to no scenery;
 * a tested agent is given up as soon as it can no longer reach A_0;
@@ -35,6 +37,7 @@ from edge_sdk.events import (
     Ranked,
     Retrained,
     RetrainFailed,
+    Strayed,
 )
 
 __all__ = ["LoopState", "State", "Task", "Trial", "advance"]
@@ -150,6 +153,8 @@ def advance(now: LoopState, event: Event) -> Step:
             return _tested(now, now.trial, event)
         case Compared() if now.state in (State.INFERENCE, State.ESTIMATION):
             return _estimated(now, event)
+        case Strayed() if now.state in (State.INFERENCE, State.ESTIMATION):
+            return _alarmed(now)
         case Explored(count=count) if now.task is Task.REFERENCE_AND_EXPLORED:
             return _explored(now, count)
         case Ranked(agents=agents) if now.ranking:
@@ -183,9 +188,11 @@ def _estimated(now: LoopState, event: Compared) -> Step:
     if event.agent != now.agent:
         return now, ()
     watched = replace(now, estimator=now.estimator.observe(event.agreement))
-    if not watched.estimator.failing:
-        return watched, ()
-    looking = replace(watched, state=State.QUERYING, rest=now.parameters.n + 1)
+    return _alarmed(watched) if watched.estimator.failing else (watched, ())
+
+
+def _alarmed(now: LoopState) -> Step:
+    looking = replace(now, state=State.QUERYING, rest=now.parameters.n + 1)
     return looking, (Action(Do.TRIM),)
 
 

@@ -181,12 +181,13 @@ class Device:
         return Agent(name, engine, OperatingPoint(trade_off=None), scenery, signature)
 
     def config(self, **choices: Any) -> EdgeConfig:
-        """Return a configuration that estimates every picture."""
+        """Return a configuration that estimates every picture and is alarmed by answers alone."""
         always = LoopParameters(p_0=1.0, p_min=1.0)
         defaults = EdgeConfig(
             store=self.shelf,
             backend=self.service,
             loop=always,
+            monitor="paper",
             retrain_after=16,
             folder=self.folder,
         )

@@ -282,3 +282,24 @@ def test_impossible_choices_are_refused_by_name(field: str, value: Any) -> None:
     choices: dict[str, Any] = {"store": "agents", "backend": "baidu://host", field: value}
     with pytest.raises(UsageError, match=field):
         EdgeConfig(**choices)
+
+
+def test_a_scenery_is_noticed_by_its_features_although_every_answer_agrees(device: Any) -> None:
+    device.shelf.add(device.agent("night", quality=25, scenery="night"))
+    reasons: list[str] = []
+    client = device.client(
+        device.config(monitor="features", loop=NEVER),
+        on_state_change=lambda old, new, reason: reasons.append(reason),
+    )
+    for _ in range(30):
+        assert client.process(device.picture("day")).calls == 1
+    while client.stats().agent_id == "day":
+        client.process(device.picture("night"))
+    assert "the pictures left the agent's scenery" in reasons
+    assert client.stats().retrainings == 0
+
+
+def test_the_papers_monitor_sees_nothing_without_an_estimation(device: Any) -> None:
+    client = device.client(device.config(monitor="paper", loop=NEVER))
+    for _ in range(60):
+        assert client.process(device.picture("night")).calls == 1

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edge_sdk.scenery import Signature, rank
+from edge_sdk.scenery import WINDOW, Signature, rank
 from model_store.errors import UsageError
 
 
@@ -30,14 +30,14 @@ def test_the_nearest_scenery_comes_first_and_only_it_is_within() -> None:
 
 def test_nearly_all_windows_of_the_same_scenery_lie_within_the_radius() -> None:
     day = signature()
-    windows = [features(0.0, n=10, seed=100 + index) for index in range(200)]
+    windows = [features(0.0, n=WINDOW, seed=100 + index) for index in range(200)]
     inside = sum(day.distance(window) <= day.radius for window in windows)
     assert inside >= 180
 
 
 def test_slack_widens_the_radius() -> None:
     day = signature()
-    shifted = features(0.0, n=10) + 1.2 * day.radius / 1.0
+    shifted = features(0.0, n=WINDOW) + 1.2 * day.radius
     distance = day.distance(shifted)
     assert not rank({"day": day}, shifted, slack=0.9 * distance / day.radius)[0].within
     assert rank({"day": day}, shifted, slack=1.1 * distance / day.radius)[0].within
@@ -117,3 +117,11 @@ def test_a_broken_document_is_refused(change: dict[str, Any]) -> None:
 def test_a_missing_key_is_named() -> None:
     with pytest.raises(UsageError, match="std"):
         Signature.from_dict({"mean": [0.0]})
+
+
+def test_fewer_pictures_than_a_window_may_stray_further_by_chance() -> None:
+    day = signature()
+    near = [day.near(features(0.0, n=5, seed=200 + index)) for index in range(100)]
+    assert all(near)
+    assert not day.near(features(4.0, n=5))
+    assert not day.near(features(0.0, width=3))

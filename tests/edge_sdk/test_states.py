@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +18,7 @@ from edge_sdk.events import (
     Ranked,
     Retrained,
     RetrainFailed,
+    Strayed,
 )
 from edge_sdk.states import LoopState, State, Task, advance
 
@@ -89,6 +93,19 @@ def test_estimation_to_querying_when_a_full_window_falls_below_the_threshold() -
     now, actions = play(now, Compared("day", 0.0, 0.0))
     assert now.state is State.QUERYING
     assert actions == [Action(Do.TRIM)]
+
+
+@pytest.mark.parametrize("state", [State.INFERENCE, State.ESTIMATION])
+def test_inference_and_estimation_to_querying_when_the_features_stray(state: State) -> None:
+    now, actions = advance(replace(started(), state=state), Strayed())
+    assert now.state is State.QUERYING
+    assert now.task is Task.REFERENCE
+    assert [action.do for action in actions] == [Do.TRIM]
+
+
+def test_straying_features_change_nothing_while_an_agent_is_looked_for() -> None:
+    looking, _ = advance(started(), Strayed())
+    assert advance(looking, Strayed()) == (looking, ())
 
 
 def test_querying_looks_at_n_pictures_of_the_new_scenery_before_it_ranks() -> None:
@@ -224,6 +241,7 @@ names = st.sampled_from(["day", "night", "fog", "new"])
 fractions = st.sampled_from([0.0, 0.5, 1.0])
 events = st.one_of(
     st.builds(Arrived, st.floats(0.0, 1.0)),
+    st.builds(Strayed),
     st.builds(Compared, names, fractions, st.sampled_from([-1.0, 0.4, 0.9])),
     st.builds(Explored, st.integers(1, 4)),
     st.builds(Ranked, st.lists(names, max_size=3, unique=True).map(tuple)),
