@@ -179,7 +179,9 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
         layer = upright.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         upright = Image.alpha_composite(white, layer)
-    return upright.convert("RGB")
+    rgb = upright.convert("RGB")
+    rgb.info.clear()  # the orientation has been used; the rest is nobody's business
+    return rgb
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -86,7 +86,8 @@ class OnnxEngine:
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.ladder = _check_metadata(metadata)
         self.side = _check_signature(self._session, len(self.ladder))
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        there = {output.name for output in self._session.get_outputs()}
+        self._outputs = [name for name in Scores.__dataclass_fields__ if name in there]
 
     def run(self, images: NDArray[np.uint8]) -> Scores:
         """Score ``images``, uint8 (N, S, S, 3); pictures are run one by one where N is fixed to 1.
@@ -94,13 +95,14 @@ class OnnxEngine:
         Raises:
             EngineError: a wrong shape or dtype, or the runtime failed.
         """
-        if images.dtype != np.uint8 or images.shape[1:] != (self.side, self.side, 3):
+        shape_fits = len(images) > 0 and images.shape[1:] == (self.side, self.side, 3)
+        if images.dtype != np.uint8 or not shape_fits:
             raise EngineError(
-                f"The engine takes uint8 (N, {self.side}, {self.side}, 3), not {images.dtype} "
+                f"The engine takes uint8 (N > 0, {self.side}, {self.side}, 3), not {images.dtype} "
                 f"{images.shape}; make the input with edge_sdk.preprocess.to_input."
             )
         try:
-            rows = [self._session.run(None, {"image": image[np.newaxis]}) for image in images]
+            rows = [self._session.run(self._outputs, {"image": image[None]}) for image in images]
         except Exception as error:  # the runtime raises its own unrelated classes
             raise EngineError(f"The engine failed on {self.provider}: {error}") from error
         stacked = [np.concatenate(column) for column in zip(*rows, strict=True)]
@@ -130,7 +132,7 @@ def _session(model: bytes, provider: str, threads: int) -> Any:
         return onnxruntime.InferenceSession(model, options, providers=wanted)
     except Exception as error:  # the runtime raises its own unrelated classes
         raise EngineError(
-            f"The engine cannot be loaded ({len(model)} bytes): {error} Load another version, or "
+            f"The engine cannot be loaded ({len(model)} bytes: {error}). Load another version, or "
             "export it again."
         ) from error
 
@@ -167,8 +169,11 @@ def _check_signature(session: Any, rungs: int) -> int:
     shape = inputs[0].shape if len(inputs) == 1 and inputs[0].name == "image" else None
     if shape is None or len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3:
         raise EngineError(f"The engine's input is {[(i.name, i.shape) for i in inputs]}.")
-    if inputs[0].type != "tensor(uint8)" or not isinstance(shape[1], int):
-        raise EngineError(f"The engine's input is {inputs[0].type} {shape}, not uint8 and static.")
+    one_by_one = shape[0] == 1 or not isinstance(shape[0], int)
+    if inputs[0].type != "tensor(uint8)" or not isinstance(shape[1], int) or not one_by_one:
+        raise EngineError(
+            f"The engine's input is {inputs[0].type} {shape}; it must be uint8, static, N = 1."
+        )
     for name in ("features", "q_values"):
         if name not in shapes:
             raise EngineError(f"The engine lacks the output {name!r}; it has {sorted(shapes)}.")

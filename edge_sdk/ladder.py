@@ -41,8 +41,10 @@ class Rung:
     entropy: str = "optimized"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.quality <= 95:
-            raise UsageError(f"A rung has quality {self.quality}; allowed are 1 to 95.")
+        if not (isinstance(self.quality, int) and 1 <= self.quality <= 95):
+            raise UsageError(
+                f"A rung has quality {self.quality!r}; allowed are whole numbers from 1 to 95."
+            )
         if not 0.0 < self.scale <= 1.0:
             raise UsageError(f"A rung has scale {self.scale}; allowed is 0 < scale <= 1.")
         if self.subsampling not in SUBSAMPLINGS:

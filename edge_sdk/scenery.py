@@ -11,7 +11,7 @@ agent is any good is for labels to say. It is no drift alarm.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -81,7 +81,7 @@ class Signature:
         Args:
             features: (N, D), N >= 2.
             rng: draws the windows behind the radius.
-            window: pictures in a window.
+            window: pictures in a window; half of all if they are fewer than two windows.
 
         Raises:
             UsageError: fewer than two pictures, or a feature is not finite.
@@ -101,17 +101,14 @@ class Signature:
             window=window,
             n=len(features),
         )
-        # With few pictures a window without repetition would be nearly the whole set, and the
-        # radius nearly zero: then draw with repetition.
-        repeat = len(features) < 2 * window
-        strayed = [
-            signature.distance(features[rng.choice(len(features), window, replace=repeat)])
-            for _ in range(_RANDOM_WINDOWS)
-        ]
-        radius = float(np.percentile(strayed, _PERCENTILE))
-        return cls(
-            mean=signature.mean, std=signature.std, radius=radius, window=window, n=len(features)
-        )
+        # Each window is measured from the mean of the other pictures, as a new one would be.
+        window = min(window, len(features) // 2)
+        strayed = []
+        for _ in range(_RANDOM_WINDOWS):
+            order = rng.permutation(len(features))
+            others = replace(signature, mean=features[order[window:]].mean(axis=0))
+            strayed.append(others.distance(features[order[:window]]))
+        return replace(signature, radius=float(np.percentile(strayed, _PERCENTILE)), window=window)
 
     def distance(self, features: NDArray[Any]) -> float:
         """Return the diagonal Mahalanobis distance of a window's mean, features (N, D).

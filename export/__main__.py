@@ -77,16 +77,16 @@ def _build(arguments: argparse.Namespace, store: Store, result: dict[str, Any]) 
     agent = result["agent"]
     try:
         trt, gpu = tensorrt.requirements()
+        model = store.load(agent).file("engine")
+        path = tensorrt.build(model, arguments.store / "cache" / "tensorrt", trt=trt, gpu=gpu)
     except EnvironmentMissing as error:
         print(
-            f"TensorRT engine not built: {error}. The ONNX of {agent} is published; on the device "
+            f"TensorRT engine not built: {error} The ONNX of {agent} is published; on the device "
             f"run `python -m export --trt --agent {agent} --store {arguments.store}`.",
             file=sys.stderr,
         )
         result["tensorrt"] = None
         return error.exit_code if arguments.trt == "require" else 0
-    model = store.load(agent).file("engine")
-    path = tensorrt.build(model, arguments.store / "cache" / "tensorrt", trt=trt, gpu=gpu)
     result["tensorrt"] = str(path)
     return 0
 

@@ -25,6 +25,7 @@ from edge_sdk.engine import SCHEMA
 from edge_sdk.ladder import Ladder
 from edge_sdk.preprocess import spec_sha256
 from export.network import DQNHead, FactoredHead, Prefix
+from model_store.errors import UsageError
 from model_store.files import write_atomic
 
 __all__ = ["OPSET", "export_prefix", "fuse", "prefix_of"]
@@ -53,9 +54,12 @@ def export_prefix(prefix: Prefix, cache: Path | None = None) -> bytes:
 
 
 def prefix_of(engine: bytes) -> bytes:
-    """Return the prefix inside an engine, as :func:`export_prefix` made it."""
-    model = onnx.load_model_from_string(engine)
-    extracted = onnx.utils.Extractor(model).extract_model(["image"], [_FEATURES])
+    """Return the prefix inside an engine, as :func:`export_prefix` made it.
+
+    Raises:
+        UsageError: it is no engine of ours.
+    """
+    extracted = onnx.utils.Extractor(_parse(engine)).extract_model(["image"], [_FEATURES])
     return bytes(extracted.SerializeToString())
 
 
@@ -66,8 +70,11 @@ def fuse(prefix: bytes, head: DQNHead | FactoredHead, ladder: Ladder) -> bytes:
         prefix: ONNX from :func:`export_prefix` or :func:`prefix_of`.
         head: the trained torch head; its inputs are the prefix's features.
         ladder: the rungs that the head's outputs stand for.
+
+    Raises:
+        UsageError: the prefix is no ONNX of ours.
     """
-    front = onnx.load_model_from_string(prefix)
+    front = _parse(prefix)
     dimension = front.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     back = _export(head.eval(), "head", torch.zeros(1, dimension), _FEATURES, head.outputs)
     back.ir_version = front.ir_version
@@ -87,6 +94,20 @@ def fuse(prefix: bytes, head: DQNHead | FactoredHead, ladder: Ladder) -> bytes:
     )
     onnx.checker.check_model(joined, full_check=True)
     return bytes(joined.SerializeToString())
+
+
+def _parse(data: bytes) -> Any:
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:  # protobuf's own class
+        raise UsageError(f"{len(data)} bytes are no ONNX model ({error}).") from error
+    tensors = {value.name for value in (*model.graph.input, *model.graph.output)}
+    if not {"image", _FEATURES} <= tensors:
+        raise UsageError(
+            f"The ONNX model has {sorted(tensors)}; a prefix or an engine has 'image' and "
+            f"{_FEATURES!r}."
+        )
+    return model
 
 
 def _export(

@@ -67,8 +67,11 @@ def check_parity(
         point: the operating point that decisions are made at.
 
     Raises:
-        GateFailed: too many decisions differ, or one by more than the allowed gap.
+        GateFailed: too many decisions differ, or one by more than the allowed gap; the engine's
+            values are not finite; or there is no picture to prove anything with.
     """
+    if len(images) == 0:
+        raise GateFailed("There are no pictures to compare decisions on. Nothing was published.")
     got = engine.run(images)
     wanted_rung, got_rung = choose(expected, point), choose(got, point)
     value = _value(expected, point)
@@ -77,12 +80,13 @@ def check_parity(
     differing = np.flatnonzero(wanted_rung != got_rung)
     report = ParityReport(
         pictures=len(images),
-        same_rung=1.0 - len(differing) / max(len(images), 1),
-        max_gap=float(gaps.max(initial=0.0)),
-        max_difference=float(np.abs(expected.q_values - got.q_values).max(initial=0.0)),
+        same_rung=1.0 - len(differing) / len(images),
+        max_gap=float(gaps.max()),
+        max_difference=float(np.abs(expected.q_values - got.q_values).max()),
         differing=tuple(int(index) for index in differing),
     )
-    if not (report.same_rung >= MIN_SAME and report.max_gap <= Q_GAP):
+    finite = np.isfinite(report.max_difference)  # a NaN would be its row's argmax
+    if not (finite and report.same_rung >= MIN_SAME and report.max_gap <= Q_GAP):
         raise GateFailed(
             f"The engine differs from the trained network: {report.same_rung:.1%} of "
             f"{report.pictures} pictures get the same rung (at least {MIN_SAME:.1%} required), the "

@@ -14,6 +14,7 @@ from export.fuse import fuse
 from export.parity import ParityReport, check_parity
 from export.run import TrainingRun, head_to_bytes
 from model_store import Draft, Manifest, Store
+from model_store.errors import UsageError
 
 __all__ = ["publish_run"]
 
@@ -29,28 +30,39 @@ def publish_run(
         aliases: names that point to it afterwards, as in ``current`` or ``scenery/day``.
 
     Raises:
+        UsageError: the run lacks a fact that a manifest needs, or has one too many.
         GateFailed: the engine decides otherwise than the training network; nothing was published.
         EnvironmentMissing: the store cannot be written.
     """
     model = fuse(run.prefix, run.head, run.ladder)
     engine = OnnxEngine(model)
     parity = check_parity(run.expected, engine, run.inputs, run.operating_point)
-    facts = dict(run.facts)
-    draft = Draft(
-        algorithm=run.algorithm,
-        ladder=[rung.as_dict() for rung in run.ladder],
-        signature=_signature(model),
-        preprocessing={"spec": SPEC, "sha256": spec_sha256()},
-        operating_points=[run.operating_point.as_dict()],
-        probe=probe.expectation(engine),
-        metrics={**facts.pop("metrics", {}), "parity": parity.as_dict()},
-        **facts,
-    )
+    measured = {
+        "signature": _signature(model),
+        "probe": probe.expectation(engine),
+        "metrics": {**run.facts.get("metrics", {}), "parity": parity.as_dict()},
+    }
     files = {
         "engine.onnx": ("engine", model),
         "head.safetensors": ("head", head_to_bytes(run.head)),
     }
-    return store.publish(draft, files, aliases=aliases), parity
+    return store.publish(_draft(run, measured), files, aliases=aliases), parity
+
+
+def _draft(run: TrainingRun, measured: dict[str, Any]) -> Draft:
+    known = {
+        "algorithm": run.algorithm,
+        "ladder": [rung.as_dict() for rung in run.ladder],
+        "preprocessing": {"spec": SPEC, "sha256": spec_sha256()},
+        "operating_points": [run.operating_point.as_dict()],
+    }
+    try:
+        return Draft(**{**run.facts, **known, **measured})
+    except TypeError as error:
+        raise UsageError(
+            f"The facts of the run do not make a manifest ({error}); train it again with this "
+            "version."
+        ) from error
 
 
 def _signature(model: bytes) -> dict[str, Any]:

@@ -99,11 +99,11 @@ class TrainingRun:
                 expected=expected,
                 facts=document["facts"],
             )
-        except (OSError, KeyError, ValueError) as error:
-            if isinstance(error, UsageError):
-                raise
+        except UsageError:
+            raise
+        except Exception as error:  # JSON, npz and safetensors, each with its own error classes
             raise UsageError(
-                f"{str(folder)!r} holds no complete training run ({error}); make one with "
+                f"{str(folder)!r} holds no complete training run ({error!r}); make one with "
                 "`python -m training fit --run DIR`."
             ) from error
 
@@ -120,7 +120,8 @@ def head_from_bytes(data: bytes, ladder: Ladder) -> Head:
     if "agreement_logit.weight" in state:
         head: Head = FactoredHead(state["agreement_logit.weight"].shape[1], ladder)
     else:
-        order = sorted(name for name in state if name.endswith("weight"))
+        weights = [name for name in state if name.endswith("weight")]
+        order = sorted(weights, key=lambda name: int(name.split(".")[1]))  # layers.INDEX.weight
         widths = [state[name].shape[0] for name in order]
         head = DQNHead(state[order[0]].shape[1], widths[-1], widths[:-1])
     head.load_state_dict(state)

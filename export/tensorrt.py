@@ -33,12 +33,12 @@ def requirements() -> tuple[Any, Gpu]:
     """
     gpu = visible_gpu()
     if gpu is None:
-        raise EnvironmentMissing("no NVIDIA GPU is visible (driver or device not found)")
+        raise EnvironmentMissing("no NVIDIA GPU is visible (driver or device not found).")
     try:
         return importlib.import_module("tensorrt"), gpu
     except ImportError as error:
         raise EnvironmentMissing(
-            f"the tensorrt package cannot be imported ({error}); `pip install adacompress[trt]`"
+            f"the tensorrt package cannot be imported ({error}); `pip install adacompress[trt]`."
         ) from error
 
 
@@ -58,7 +58,8 @@ def build(model: bytes, cache: Path, *, trt: Any, gpu: Gpu) -> Path:
         gpu: the GPU it is built for.
 
     Raises:
-        EnvironmentMissing: TensorRT cannot parse the graph or build the engine.
+        EnvironmentMissing: TensorRT cannot parse the graph or build the engine, or the cache
+            cannot be written.
     """
     key = cache_key(model, trt.__version__, gpu)
     path = cache / f"{key}.engine"
@@ -66,11 +67,14 @@ def build(model: bytes, cache: Path, *, trt: Any, gpu: Gpu) -> Path:
         return path
     _log.warning("building a TensorRT engine for %s; this can take minutes", gpu.name)
     plan = _plan(model, trt)
-    write_atomic(path, plan)
     facts = {"sha256": sha256_bytes(plan), "onnx_sha256": sha256_bytes(model)}
-    write_json(
-        path.with_suffix(".json"), {**facts, "tensorrt": trt.__version__, "gpu": asdict(gpu)}
-    )
+    try:
+        write_json(
+            path.with_suffix(".json"), {**facts, "tensorrt": trt.__version__, "gpu": asdict(gpu)}
+        )
+        write_atomic(path, plan)  # last: an engine in the cache has its facts beside it
+    except OSError as error:
+        raise EnvironmentMissing(f"The folder {cache} cannot be written ({error}).") from error
     return path
 
 

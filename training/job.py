@@ -9,15 +9,18 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from PIL import Image
 
 from edge_sdk.backends import open_backend
-from edge_sdk.backends.base import Backend
-from edge_sdk.ladder import Ladder
+from edge_sdk.backends.base import Backend, Label
+from edge_sdk.codec import encode
+from edge_sdk.ladder import REFERENCE, Ladder
 from export.network import Prefix
 from model_store.errors import EnvironmentMissing, UsageError
 from training.cloud.local import register_local
-from training.labels.labelling import AnswerTable, Budget, label_grid
-from training.labels.ledger import Ledger
+from training.labels.labelling import Budget, Labeller, label_grid
+from training.labels.ledger import Ledger, picture_key
+from training.labels.table import AnswerTable
 from training.learn.features import Features, extract
 from training.learn.fit import Labelled
 from training.photos import View
@@ -38,6 +41,7 @@ class Job:
         stages: tells the progress.
         min_score: labels below it do not count.
         budget: what may be spent.
+        model_version: what the service runs, if that is known.
         seed: chooses the parity pictures.
     """
 
@@ -49,20 +53,23 @@ class Job:
         *,
         min_score: float = 0.0,
         budget: Budget | None = None,
+        model_version: str | None = None,
         seed: int = 0,
     ) -> None:
         register_local()
         if not 0.0 <= min_score <= 1.0:
             raise UsageError(f"The minimum score is {min_score}; allowed is 0 to 1.")
-        self.min_score, self.stages, self._budget, self._seed = min_score, stages, budget, seed
-        self.model_version: str | None = None
+        self.min_score, self.stages, self._seed = min_score, stages, seed
         self._open = contextlib.ExitStack()
-        self.backend: Backend = self._open.enter_context(contextlib.closing(open_backend(backend)))
+        self.backend: Backend = open_backend(backend)
+        self._open.callback(self.backend.close)
         try:
-            self.ledger = self._open.enter_context(contextlib.closing(Ledger(run / "ledger.sqlite")))
+            self.ledger = Ledger(run / "ledger.sqlite")
         except BaseException:
             self._open.close()
             raise
+        self._open.callback(self.ledger.close)
+        self.labeller = Labeller(self.backend, self.ledger, budget, model_version)
 
     def __enter__(self) -> Self:
         return self
@@ -81,13 +88,16 @@ class Job:
             return label_grid(
                 views,
                 ladder,
-                self.backend,
-                self.ledger,
+                self.labeller,
+                wire_size=self.backend.wire_size,
                 min_score=self.min_score,
                 workers=WORKERS,
-                budget=self._budget,
                 progress=step,
             )
+
+    def reference_labels(self, image: Image.Image) -> tuple[Label, ...]:
+        """Return the service's answer to a picture's reference, through the ledger."""
+        return self.labeller.ask(picture_key(image), REFERENCE, encode(image, REFERENCE))
 
     def features(self, prefix: Prefix, views: Sequence[View], title: str) -> Features:
         """Compute the features of every view."""

@@ -80,7 +80,8 @@ def find_photos(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise UsageError(f"{str(folder)!r} is not a folder; give one that holds pictures.")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = (path for path in folder.rglob("*") if path.is_file())
+    found = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
     if not found:
         raise UsageError(
             f"The folder {str(folder)!r} holds no pictures; files ending in "
@@ -108,8 +109,15 @@ def readable(paths: Iterable[Path], warn: Callable[[str], None]) -> list[Path]:
     return good
 
 
-def views(paths: Sequence[Path], per_photo: int, *, long_side: int | None, seed: int) -> list[View]:
-    """Return ``per_photo`` views of each photo: the whole one first, then random crops.
+def views(
+    paths: Sequence[Path],
+    per_photo: int,
+    *,
+    long_side: int | None,
+    seed: int,
+    whole: bool = True,
+) -> list[View]:
+    """Return ``per_photo`` views of each photo: the whole one first if wanted, then random crops.
 
     A crop keeps the photo's aspect and 50 to 90 % of its sides. The crops of a photo depend on its
     file name and ``seed`` only, so adding a photo changes no other one's views.
@@ -117,7 +125,7 @@ def views(paths: Sequence[Path], per_photo: int, *, long_side: int | None, seed:
     return [
         View(path, box, long_side)
         for path in paths
-        for box in _boxes(_generator(path, seed), per_photo)
+        for box in _boxes(_generator(path, seed), per_photo, whole=whole)
     ]
 
 
@@ -149,15 +157,17 @@ def _parts(count: int, shares: Sequence[float]) -> list[int]:
     """Part number of each of ``count`` shuffled photos; every part gets at least one."""
     edges = np.rint(np.cumsum(shares) * count).astype(int)
     for part in range(len(shares)):  # first from below, then from above: no part stays empty
-        edges[part] = max(edges[part], part + 1)
+        edges[part] = max(edges[part], edges[part - 1] + 1 if part else 1)
     for part in range(len(shares)):
         edges[part] = min(edges[part], count - (len(shares) - 1 - part))
     return [int(np.searchsorted(edges, index, side="right")) for index in range(count)]
 
 
-def _boxes(rng: np.random.Generator, count: int) -> list[tuple[float, float, float, float]]:
-    boxes = [(0.0, 0.0, 1.0, 1.0)]
-    for _ in range(count - 1):
+def _boxes(
+    rng: np.random.Generator, count: int, *, whole: bool
+) -> list[tuple[float, float, float, float]]:
+    boxes = [(0.0, 0.0, 1.0, 1.0)] if whole else []
+    while len(boxes) < count:
         side = rng.uniform(0.5, 0.9)
         left, top = rng.uniform(0.0, 1.0 - side, size=2)
         boxes.append((float(left), float(top), float(left + side), float(top + side)))

@@ -11,9 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import stat
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +33,7 @@ from training.learn.bandit import Observations, fit_factored
 from training.learn.calibrate import GRID, SAFEST
 from training.learn.fit import scores
 from training.learn.reward import Reward
+from training.parent import when_parent_ends
 from training.versions import versions
 
 __all__ = ["add_parser", "retrain"]
@@ -156,7 +154,7 @@ def _facts(
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    _end_with_the_parent()
+    when_parent_ends(lambda: os._exit(1))  # the device that asked is gone
     try:
         request = read_json(arguments.request)
     except (OSError, ValueError) as error:
@@ -165,15 +163,3 @@ def _command(arguments: argparse.Namespace) -> int:
         ) from error
     print(json.dumps({"agent": retrain(request).id}), flush=True)
     return 0
-
-
-def _end_with_the_parent() -> None:
-    """End this process when the pipe on standard input ends: the device that asked is gone."""
-    if sys.stdin is None or not stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
-        return
-
-    def watch() -> None:
-        sys.stdin.buffer.read()
-        os._exit(1)
-
-    threading.Thread(target=watch, name="training-parent-watch", daemon=True).start()

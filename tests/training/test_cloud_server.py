@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import signal
@@ -254,32 +255,26 @@ def test_a_process_ends_when_the_block_is_interrupted() -> None:
 
 
 def test_a_process_ends_when_its_starter_is_killed() -> None:
-    starter = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys\n"
-            "from training.cloud.process import CloudProcess\n"
-            "cloud = CloudProcess('stub', command=(sys.executable, '-c', sys.argv[1]))\n"
-            "cloud.__enter__()\n"
-            "print(cloud.url, flush=True)\n"
-            "input()\n",
-            CHILD,
-        ],
+    program = (
+        "import sys\n"
+        "from training.cloud.process import CloudProcess\n"
+        "cloud = CloudProcess('stub', command=(sys.executable, '-c', sys.argv[1]))\n"
+        "cloud.__enter__()\n"
+        "print(cloud.url, flush=True)\n"
+        "input()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, CHILD],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert starter.stdin is not None
-    assert starter.stdout is not None
-    port = int(starter.stdout.readline().rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
-        starter.kill()
-        starter.wait()
-        assert client.recv(1) == b""  # the orphan hangs up and ends by itself
-    starter.stdin.close()
-    starter.stdout.close()
+    ) as starter:
+        assert starter.stdout is not None
+        port = int(starter.stdout.readline().rpartition(b":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            starter.kill()
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(1) == b""  # either way the orphan hangs up
 
 
 @pytest.mark.parametrize(

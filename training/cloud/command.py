@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
-import stat
-import sys
 import threading
 from types import FrameType
 
 from training.cloud.models import SIDES, open_classifier
 from training.cloud.server import CloudServer
+from training.parent import when_parent_ends
 
 __all__ = ["add_parser"]
 
@@ -35,7 +33,8 @@ def _command(arguments: argparse.Namespace) -> int:
     with CloudServer(open_classifier(arguments.model), arguments.port) as server:
         # Both before the ready line: its reader may stop us at once.
         signal.signal(signal.SIGTERM, _stop)
-        closed = _stdin_closed()
+        closed = threading.Event()
+        when_parent_ends(closed.set)
         ready = {
             "ready": True,
             "url": server.url,
@@ -49,23 +48,3 @@ def _command(arguments: argparse.Namespace) -> int:
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
     raise SystemExit(0)  # setting an event here could deadlock with its own wait
-
-
-def _stdin_closed() -> threading.Event:
-    closed = threading.Event()
-    if sys.stdin and _is_pipe(sys.stdin.fileno()):
-        threading.Thread(target=_watch_stdin, args=(closed,), name="stdin", daemon=True).start()
-    return closed
-
-
-def _is_pipe(descriptor: int) -> bool:
-    """Tell a starter's pipe from a terminal, a file or ``/dev/null``, whose end means nothing."""
-    mode = os.fstat(descriptor).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
-
-
-def _watch_stdin(closed: threading.Event) -> None:
-    # os.read, not sys.stdin: a thread inside sys.stdin breaks the interpreter's shutdown.
-    while os.read(sys.stdin.fileno(), 1024):
-        pass
-    closed.set()

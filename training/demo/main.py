@@ -1,24 +1,21 @@
-"""The demo's story, told top to bottom: every step is the product's own code, nothing is staged."""
+"""The demo's main line: every step is the product's own code, nothing is staged."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edge_sdk import EdgeConfig
-from edge_sdk.agent import Agent, load_agent
-from edge_sdk.backends import open_backend
-from edge_sdk.ladder import FULL, PAPER, REFERENCE
+from edge_sdk.ladder import FULL, PAPER
 from edge_sdk.retrain import ChildProcessRetrainer
+from export.network import CONFIDENCE
 from export.publish import publish_run
 from model_store import Store, UsageError
-from model_store.files import read_json, write_json
+from model_store.files import write_json
 from training import assets
 from training.cameras import thermal_camera
 from training.cloud.process import CloudProcess
@@ -26,27 +23,36 @@ from training.demo import story
 from training.demo.plan import Plan
 from training.demo.stream import Segment, Stream, WaitingRetrainer, run_stream
 from training.job import Job, open_run
+from training.learn.dqn import PaperParameters
 from training.learn.features import Features, load_prefix
 from training.learn.fit import Goal, Labelled, fit_bandit, fit_dqn
 from training.photos import View, find_photos, readable, split_by_photo, views
 from training.progress import Stages
 
-__all__ = ["Told", "run_demo"]
+__all__ = ["run_demo"]
 
 DAY, NIGHT = "day", "night"
+
+#: Says that a folder is the demo's own, so that its agents may be replaced by the next run's.
 MARKER = "demo.json"
+
+#: Crops of each held-out photo that the stream is drawn from.
+STREAM_VIEWS = 12
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a demo leaves: the text for the terminal and the report's files."""
+class Photos:
+    """The demo's pictures: three parts that share no photo, and the stream's."""
 
-    text: str
-    json: Path
-    html: Path
+    train: list[View]
+    calibration: list[View]
+    test: list[View]
+    segments: list[Segment]
+    night_test: list[View]
+    synthetic: list[str]
 
 
-def run_demo(plan: Plan, *, command: str) -> Told:
+def run_demo(plan: Plan, *, command: str) -> story.Told:
     """Run the whole job and write its report.
 
     Args:
@@ -57,20 +63,165 @@ def run_demo(plan: Plan, *, command: str) -> Told:
         AdaCompressError: whatever a part of it says; paid answers are kept in the run's ledger.
     """
     stages = Stages()
-    goal = _goal(plan)
-    run = _fresh_run(plan.run)
+    goal = Goal(
+        backend="", target=plan.target, min_score=plan.min_score, scenery=DAY, seed=plan.seed
+    )
+    run = _fresh_run(plan)
+    photos = _photos(plan, stages)
     try:
-        with stages.stage("starting the local cloud"):
-            cloud = CloudProcess(plan.model, plan.port)
-            cloud.__enter__()
-        try:
-            with Job(cloud.spec, run, stages, min_score=plan.min_score, seed=plan.seed) as job:
-                return _story(plan, goal(cloud), job, stages, command)
-        finally:
-            cloud.__exit__(None, None, None)
+        stages.say("Starting a local cloud.")
+        with CloudProcess(plan.model, plan.port) as cloud, _job(plan, cloud, stages) as job:
+            # Without the port, which is another one every time: the agent's id hangs on it.
+            goal = replace(goal, backend="baidu://127.0.0.1", model_version=cloud.model)
+            return _main_line(plan, goal, photos, job, stages, command)
     except KeyboardInterrupt:
         stages.say(
-            f"Stopped. Nothing is left running; paid answers are kept in {run / 'ledger.sqlite'}, "
-            "and the same command goes on from there."
+            f"Stopped; nothing is left running. The answers so far are in {run / 'ledger.sqlite'}: "
+            "the same command goes on from there."
         )
         raise
+
+
+def _job(plan: Plan, cloud: CloudProcess, stages: Stages) -> Job:
+    return Job(
+        cloud.spec,
+        plan.run,
+        stages,
+        min_score=plan.min_score,
+        model_version=cloud.model,
+        seed=plan.seed,
+    )
+
+
+def _main_line(
+    plan: Plan, goal: Goal, photos: Photos, job: Job, stages: Stages, command: str
+) -> story.Told:
+    with stages.stage("loading MobileNetV2"):
+        prefix, plain = load_prefix(confidence=True), load_prefix()
+    train = job.labelled(prefix, photos.train, FULL, "training photos")
+    held = job.labelled(prefix, photos.calibration, FULL, "calibration photos")
+    test = job.labelled(prefix, photos.test, FULL, "test photos")
+    paper = {
+        part: job.label(of, PAPER, f"the paper's ladder, {part}")
+        for part, of in (
+            ("training", photos.train),
+            ("calibration", photos.calibration),
+            ("test", photos.test),
+        )
+    }
+    with stages.stage("learning our agent"):
+        agent, _ = fit_bandit(prefix, train, held, goal)
+    with stages.stage("learning the paper's agent", PaperParameters().K) as step:
+        pooled = _without_confidence(train.features)
+        dqn, _ = fit_dqn(plain, Labelled(pooled, paper["training"]), goal, progress=step)
+    store = Store(plan.run / "store")
+    with stages.stage("exporting, proving parity, publishing"):
+        publish_run(agent, store, aliases=["current", f"scenery/{DAY}"])
+        publish_run(dqn, store, aliases=["paper-dqn"])
+    stream = _drive(plan, job, photos, stages)
+    seen = story.Evidence(
+        agent=agent,
+        dqn=dqn,
+        train=train,
+        held=held,
+        test=test,
+        paper=paper,
+        pooled=_without_confidence(test.features).values,
+        stream=stream,
+        night=photos.night_test,
+        synthetic=photos.synthetic,
+        labels_bought=sum(
+            table.calls + table.from_ledger
+            for table in (train.table, held.table, test.table, *paper.values())
+        ),
+    )
+    with stages.stage("measuring and drawing"):
+        return story.tell(plan, goal, seen, store, stages, command)
+
+
+def _without_confidence(features: Features) -> Features:
+    """Return the pooled activations alone: the state of the paper's agent."""
+    return Features(features.values[:, :-CONFIDENCE], features.inputs, features.rows)
+
+
+def _drive(plan: Plan, job: Job, photos: Photos, stages: Stages) -> Stream:
+    """Run the device over day, night and day."""
+    config = EdgeConfig(
+        store=plan.run / "store",
+        backend=job.backend,
+        folder=plan.run / "device",
+        min_score=plan.min_score,
+        target_accuracy=plan.target,
+        retrain_after=plan.sizes.retrain_after,
+        loop=plan.loop,
+        seed=plan.seed,
+    )
+
+    total = sum(len(segment.views) for segment in photos.segments)
+    with stages.stage("running the device: day, night, day", total) as step:
+        return run_stream(
+            config,
+            WaitingRetrainer(ChildProcessRetrainer()),
+            job.backend,
+            photos.segments,
+            reference=job.reference_labels,
+            step=step,
+        )
+
+
+def _photos(plan: Plan, stages: Stages) -> Photos:
+    paths = find_photos(plan.images) if plan.images else assets.photos()
+    if plan.images:
+        with stages.stage("looking at the photos"):
+            paths = readable(paths, stages.say)
+    # Crops only, as in the stream: a whole photo among crops would be another scenery.
+    every = views(paths, plan.sizes.views, long_side=plan.long_side, seed=plan.seed, whole=False)
+    train, calibration, test = split_by_photo(every, plan.sizes.shares, seed=plan.seed)
+    held_out = sorted({view.path for view in test})
+    crops = views(held_out, STREAM_VIEWS, long_side=plan.long_side, seed=plan.seed + 1, whole=False)
+    by_night, synthetic = _by_night(plan, crops, stages)
+    by_night_test, _ = _by_night(plan, test, stages)
+    order = np.random.default_rng(plan.seed)
+    day, night = _shuffled(crops, order), _shuffled(by_night, order)
+    sizes = plan.sizes
+    segments = [
+        Segment(DAY, day[: sizes.day]),
+        Segment(NIGHT, night[: sizes.night]),
+        Segment(DAY, day[sizes.day : sizes.day + sizes.day_again]),
+    ]
+    return Photos(train, calibration, test, segments, by_night_test, synthetic)
+
+
+def _by_night(plan: Plan, crops: Sequence[View], stages: Stages) -> tuple[list[View], list[str]]:
+    if plan.night is None:
+        seen = [view.through(thermal_camera, index) for index, view in enumerate(crops)]
+        note = (
+            "The night is synthetic: a deterministic thermal-camera model (dark, saturated and "
+            "warm colours as heat, blur, low contrast, sensor noise) applied to day photos. Give "
+            "real frames with --night DIR."
+        )
+        return seen, [note]
+    paths = readable(find_photos(plan.night), stages.say)
+    each = -(-len(crops) // len(paths))
+    return views(paths, each, long_side=plan.long_side, seed=plan.seed), []
+
+
+def _shuffled(items: Sequence[View], rng: np.random.Generator) -> list[View]:
+    return [items[index] for index in rng.permutation(len(items))]
+
+
+def _fresh_run(plan: Plan) -> Path:
+    """Open the run's folder; agents of an earlier demo there go, its ledger of answers stays."""
+    run = open_run(plan.run)
+    left = [run / "store", run / "device"]
+    taken = [path.name for path in left if path.exists()]
+    if taken and not (run / MARKER).is_file():
+        raise UsageError(
+            f"The folder {str(run)!r} holds {' and '.join(taken)} that no demo made; give another "
+            "one with --run DIR."
+        )
+    for path in left:
+        if path.exists():
+            shutil.rmtree(path)
+    write_json(run / MARKER, {"schema": "adacompress.demo/1", "seed": plan.seed})
+    return run

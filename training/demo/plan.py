@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_sdk.estimator import LoopParameters
@@ -35,7 +35,7 @@ FULL = Sizes(
 )
 
 #: One view of each photo: the smallest set on which an agreement of 0.95 can be certified.
-QUICK = Sizes(views=1, shares=(0.30, 0.44, 0.26), day=40, night=130, day_again=50, retrain_after=60)
+QUICK = Sizes(views=1, shares=(0.30, 0.44, 0.26), day=40, night=140, day_again=80, retrain_after=60)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,4 +67,4 @@ class Plan:
     images: Path | None = None
     night: Path | None = None
     long_side: int = 512
-    loop: LoopParameters = LoopParameters(n=20, A_0=0.85)
+    loop: LoopParameters = field(default_factory=lambda: LoopParameters(n=20, A_0=0.85))

@@ -19,6 +19,7 @@ from edge_sdk.backends.base import Backend, Label
 from edge_sdk.codec import encode
 from edge_sdk.ladder import REFERENCE
 from edge_sdk.retrain import Retrainer, RetrainRequest, RetrainResult
+from edge_sdk.states import State
 from training.measure.report import TIMELINE
 from training.photos import View
 
@@ -40,10 +41,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class Happening:
-    """A change of state or agent, and the picture it came with."""
+    """A change of state or agent, the picture it came with, and whether it is worth telling."""
 
     image: int
     what: str
+    important: bool = True
 
 
 @dataclass
@@ -81,7 +83,7 @@ class Stream:
                 )
             )
         ]
-        return {name: list(column) for name, column in zip(TIMELINE, zip(*rows), strict=True)}
+        return {name: [row[place] for row in rows] for place, name in enumerate(TIMELINE)}
 
     def median_ms(self) -> tuple[float, float]:
         """Return the median milliseconds of a decision and of encoding the reference."""
@@ -135,13 +137,17 @@ def run_stream(
     """
     stream = Stream()
 
-    def note(what: str) -> None:
-        stream.happenings.append(Happening(len(stream.results), what))
+    def note(what: str, *, important: bool = True) -> None:
+        stream.happenings.append(Happening(len(stream.results), what, important))
+
+    def changed(old: State, new: State, reason: str) -> None:
+        # To and fro between inference and estimation is every day's business.
+        note(f"{new}: {reason}", important={old, new} != {State.INFERENCE, State.ESTIMATION})
 
     with EdgeClient(
         config,
         retrainer=retrainer,
-        on_state_change=lambda _old, new, reason: note(f"{new}: {reason}"),
+        on_state_change=changed,
         on_swap=lambda _old, new, reason: note(f"agent {new}: {reason}"),
     ) as client:
         for scenery, view in _pictures(segments):

@@ -2,14 +2,17 @@
 
 For a grid of trade-offs from the safest to the cheapest, test "agreement < t" with the exact
 binomial tail and stop at the first that cannot be rejected (fixed-sequence testing, so no
-correction is paid; https://arxiv.org/abs/2110.01052). Views of one photo are not independent: their
-number is divided by the design effect, estimated from the labels themselves.
+correction is paid; https://arxiv.org/abs/2110.01052). The tail is exact for agreement of 0 or 1; for
+shares of labels Bentkus's bound holds, which is e times as large. Views of one photo are not
+independent: their number is divided by the design effect, estimated from the labels themselves.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +21,15 @@ from edge_sdk.engine import Scores
 from edge_sdk.policy import OperatingPoint, choose
 from model_store.errors import UsageError
 
-__all__ = ["SAFEST", "calibrate", "design_effect", "exact_tail", "images_needed"]
+__all__ = [
+    "GRID",
+    "SAFEST",
+    "calibrate",
+    "certified",
+    "design_effect",
+    "exact_tail",
+    "images_needed",
+]
 
 Array = NDArray[np.float64]
 
@@ -54,25 +65,38 @@ def calibrate(
     _check_share("target accuracy", target)
     _check_share("delta", delta)
     effect = design_effect(agreement, groups)
-    certified: OperatingPoint | None = None
+    effective, allowed = len(agreement) / effect, delta / _tail_factor(agreement)
+    point = OperatingPoint(
+        trade_off=SAFEST,
+        target=target,
+        delta=delta,
+        test=TEST,
+        n=len(agreement),
+        n_effective=round(effective, 1),
+    )
     for trade_off in (SAFEST, *GRID):
-        point = OperatingPoint(trade_off=trade_off)
-        achieved = float(agreement[np.arange(len(agreement)), choose(scores, point)].mean())
-        effective = len(agreement) / effect
-        if exact_tail((1.0 - achieved) * effective, effective, target) > delta:
+        achieved = _achieved(scores, agreement, trade_off)
+        if exact_tail((1.0 - achieved) * effective, effective, target) > allowed:
             break
-        certified = OperatingPoint(
+        point = replace(
+            point,
             trade_off=trade_off,
-            target=target,
-            delta=delta,
             certified=True,
-            test=TEST,
-            n=len(agreement),
-            n_effective=round(effective, 1),
             achieved=round(achieved, 6),
             note=_note(effect),
         )
-    return certified or _too_few(agreement, effect, target, delta)
+    if point.certified:
+        return point
+    needed = math.ceil(images_needed(target, allowed) * effect)
+    return replace(point, note=_why_not(point, needed, _achieved(scores, agreement, SAFEST)))
+
+
+def certified(
+    agreement: Array, groups: NDArray[Any], *, target: float, delta: float = 0.05
+) -> bool:
+    """Tell whether one fixed policy's agreement, (N,), passes the test that an agent must pass."""
+    effective = len(agreement) / design_effect(agreement[:, None], groups)
+    return exact_tail((1.0 - agreement.mean()) * effective, effective, target) <= delta
 
 
 def exact_tail(errors: float, n: float, target: float) -> float:
@@ -96,19 +120,20 @@ def exact_tail(errors: float, n: float, target: float) -> float:
 
 def images_needed(target: float, delta: float, risk: float = 0.0) -> int:
     """Return how many independent pictures certify ``target`` when ``risk`` of them disagree."""
+    if risk >= 1.0 - target:
+        raise UsageError(f"A risk of {risk} can never certify an agreement of {target}.")
     n = 1
     while exact_tail(risk * n, n, target) > delta:
         n += 1
-        if n > 1_000_000:
-            raise UsageError(f"A risk of {risk} can never certify an agreement of {target}.")
     return n
 
 
-def design_effect(agreement: Array, groups: NDArray[np.object_]) -> float:
+def design_effect(agreement: Array, groups: NDArray[Any]) -> float:
     """Return how many correlated pictures are worth one independent picture, at least 1.
 
     1 + (m − 1)·ρ with m the mean size of a photo's group, weighted by size, and ρ the intraclass
-    correlation of agreement within photos, pooled over rungs (one-way analysis of variance).
+    correlation of agreement within photos, pooled over rungs (one-way analysis of variance). Where
+    no answer differs from another, nothing shows that views are independent, and photos count.
     """
     _, photo, counts = np.unique(groups.astype(str), return_inverse=True, return_counts=True)
     n, photos = len(groups), len(counts)
@@ -121,28 +146,34 @@ def design_effect(agreement: Array, groups: NDArray[np.object_]) -> float:
     within = ((agreement - means[photo]) ** 2).sum() / (n - photos)
     typical = (n - (counts**2).sum() / n) / (photos - 1)
     spread = between + (typical - 1.0) * within
-    correlation = max(0.0, (between - within) / spread) if spread > 0 else 0.0
+    correlation = max(0.0, (between - within) / spread) if spread > 0 else 1.0
     return float(1.0 + ((counts**2).sum() / n - 1.0) * correlation)
 
 
-def _too_few(agreement: Array, effect: float, target: float, delta: float) -> OperatingPoint:
-    needed = math.ceil(images_needed(target, delta) * effect)
-    have = len(agreement)
-    return OperatingPoint(
-        trade_off=SAFEST,
-        target=target,
-        delta=delta,
-        certified=False,
-        test=TEST,
-        n=have,
-        n_effective=round(have / effect, 1),
-        achieved=None,
-        note=(
-            f"Not certified: {have} held-out pictures are too few for agreement {target} at "
-            f"delta {delta}; at least {max(needed - have, 1)} more are needed. The safest rung is "
-            "used."
-        ),
-    )
+def _achieved(scores: Scores, agreement: Array, trade_off: float) -> float:
+    chosen = choose(scores, OperatingPoint(trade_off=trade_off))
+    picked = agreement[np.arange(len(agreement)), chosen]
+    return float(picked.mean()) if len(picked) else 0.0
+
+
+def _tail_factor(agreement: Array) -> float:
+    """Return 1 if the binomial tail is exact, else Bentkus's e: shares are not binomial."""
+    return 1.0 if np.isin(agreement, (0.0, 1.0)).all() else math.e
+
+
+def _why_not(point: OperatingPoint, needed: int, achieved: float) -> str:
+    promise = f"agreement {point.target} at delta {point.delta}"
+    if point.n < needed:
+        reason = (
+            f"{point.n} held-out pictures are too few for {promise}; at least {needed - point.n} "
+            "more are needed"
+        )
+    else:
+        reason = (
+            f"even the safest rung agrees on {achieved:.1%} of {point.n} held-out pictures only, "
+            f"which does not prove {promise}"
+        )
+    return f"Not certified: {reason}. The safest rung is used."
 
 
 def _note(effect: float) -> str:

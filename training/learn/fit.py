@@ -20,7 +20,7 @@ from export.network import CONFIDENCE, Prefix
 from export.run import Head, TrainingRun
 from model_store.errors import UsageError
 from training import assets
-from training.labels.labelling import AnswerTable
+from training.labels.table import AnswerTable
 from training.learn.bandit import FitReport, Observations, fit_factored
 from training.learn.calibrate import calibrate
 from training.learn.dqn import PaperParameters, Trace, train_dqn

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from training.labels.labelling import AnswerTable
+    from training.labels.table import AnswerTable
 
 __all__ = [
     "Certificate",

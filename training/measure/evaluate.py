@@ -24,7 +24,7 @@ from training.measure import baselines
 from training.measure.intervals import Interval, Resampling, bootstrap, resample
 
 if TYPE_CHECKING:
-    from training.labels.labelling import AnswerTable
+    from training.labels.table import AnswerTable
 
 __all__ = [
     "PolicyResult",
@@ -143,6 +143,7 @@ def evaluate_policies(
     metric: str = "any_hit",
     certificate: baselines.Certificate | None = None,
     agent_calls: float | Floats = 1.0,
+    dqn_calls: float | Floats = 1.0,
 ) -> dict[str, PolicyResult]:
     """Measure the agent and everything it is compared with.
 
@@ -160,6 +161,7 @@ def evaluate_policies(
         metric: which agreement the target and the oracle are about.
         certificate: what a best fixed rung must pass besides, see ``baselines.best_fixed``.
         agent_calls: the agent's calls to the service, one number or one per picture.
+        dqn_calls: the paper DQN's.
 
     Returns:
         Policy name to result, named as in ``adacompress.report/1``.
@@ -188,7 +190,7 @@ def evaluate_policies(
         "oracle": _evaluate(table, baselines.oracle(table, metric=metric), draws, 1.0),
     }
     if dqn is not None:
-        results["dqn"] = _evaluate(paper, dqn, draws, 1.0)
+        results["dqn"] = _evaluate(paper, dqn, draws, dqn_calls)
     return results | {
         f"fixed:{rung.name}": one_rung(table, index) for index, rung in enumerate(table.ladder)
     }

@@ -27,7 +27,7 @@ from training.measure.evaluate import PolicyResult, Verdict
 from training.measure.intervals import Interval
 
 if TYPE_CHECKING:
-    from training.labels.labelling import AnswerTable
+    from training.labels.table import AnswerTable
 
 __all__ = [
     "SCHEMA",

@@ -1,0 +1,119 @@
+"""Rungs and ladders: what is allowed, how they are named, how they travel."""
+
+from __future__ import annotations
+
+import doctest
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_sdk import ladder
+from edge_sdk.ladder import (
+    ENTROPY_CODINGS,
+    LADDERS,
+    PAPER,
+    REFERENCE,
+    SUBSAMPLINGS,
+    Ladder,
+    Rung,
+    ladder_from_dicts,
+)
+from model_store.errors import UsageError
+
+
+def test_the_examples_of_the_module_run() -> None:
+    assert doctest.testmod(ladder).failed == 0
+
+
+def test_the_papers_ladder_is_its_ten_qualities_with_plain_huffman() -> None:
+    assert [rung.quality for rung in PAPER] == list(range(5, 100, 10))
+    assert {rung.entropy for rung in PAPER} == {"plain"}
+    assert REFERENCE in PAPER
+
+
+@pytest.mark.parametrize("rungs", LADDERS.values(), ids=LADDERS)
+def test_names_and_pixels_are_unique_within_a_ladder(rungs: Ladder) -> None:
+    assert len({rung.name for rung in rungs}) == len(rungs)
+    assert len({rung.pixels for rung in rungs}) == len(rungs)
+
+
+@pytest.mark.parametrize("rungs", LADDERS.values(), ids=LADDERS)
+def test_the_references_answer_is_on_every_ladder(rungs: Ladder) -> None:
+    assert REFERENCE.pixels in [rung.pixels for rung in rungs]
+
+
+@pytest.mark.parametrize(
+    ("rung", "name"),
+    [
+        (Rung(15, entropy="plain"), "q15-plain"),
+        (Rung(25, scale=0.5), "q25@0.5"),
+        (Rung(75), "q75"),
+        (Rung(90, 0.75, "4:4:4", "progressive"), "q90@0.75-444-progressive"),
+    ],
+)
+def test_names_are_short_and_say_what_is_special(rung: Rung, name: str) -> None:
+    assert rung.name == name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"quality": 0}, "quality 0; allowed are whole numbers from 1 to 95"),
+        ({"quality": 96}, "quality 96"),
+        ({"quality": 15.5}, r"quality 15\.5"),
+        ({"quality": "15"}, "quality '15'"),
+        ({"scale": 0.0}, r"scale 0\.0; allowed is 0 < scale <= 1"),
+        ({"scale": 1.5}, r"scale 1\.5"),
+        ({"scale": float("nan")}, "scale nan"),
+        ({"subsampling": "4:1:1"}, "subsampling '4:1:1'"),
+        ({"entropy": "arithmetic"}, "entropy coding 'arithmetic'"),
+    ],
+)
+def test_what_no_encoder_can_do_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Rung(**{"quality": 50, **changes})
+
+
+@given(
+    st.lists(
+        st.builds(
+            Rung,
+            quality=st.integers(1, 95),
+            scale=st.floats(0, 1, exclude_min=True),
+            subsampling=st.sampled_from(SUBSAMPLINGS),
+            entropy=st.sampled_from(ENTROPY_CODINGS),
+        ),
+        min_size=1,
+    )
+)
+def test_a_ladder_survives_the_way_through_json(rungs: list[Rung]) -> None:
+    written = json.dumps([rung.as_dict() for rung in rungs])
+    assert ladder_from_dicts(json.loads(written)) == tuple(rungs)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        [],
+        [{}],
+        [{"quality": 500}],
+        [{"quality": 50, "colour": "red"}],
+        [{"quality": None}],
+        [{"quality": 50, "scale": "half"}],
+        ["q50"],
+        [3],
+        3,
+        {"quality": 50},
+    ],
+)
+def test_what_is_no_ladder_is_refused(document: Any) -> None:
+    with pytest.raises(UsageError):
+        ladder_from_dicts(document)
+
+
+def test_the_pixels_of_a_rung_do_not_depend_on_its_entropy_coding() -> None:
+    assert len({Rung(50, entropy=entropy).pixels for entropy in ENTROPY_CODINGS}) == 1
+    assert Rung(50).pixels != Rung(50, scale=0.5).pixels

@@ -1,0 +1,97 @@
+"""A prefix that exports in a moment, and a training run made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edge_sdk.ladder import PAPER
+from edge_sdk.policy import OperatingPoint
+from export.fuse import export_prefix
+from export.network import FactoredHead, Network
+from export.parity import scores_of
+from export.run import TrainingRun
+
+FACTS: dict[str, Any] = {
+    "reward": {"alpha": 1.0, "beta": 0.0},
+    "backend": {"name": "fake://", "model_version": "7", "min_score": 0.2},
+    "training": {
+        "fingerprint": "f" * 8,
+        "photos": 1,
+        "images": 1,
+        "labels_bought": 1,
+        "seed": 0,
+    },
+    "scenery": {"name": "day", "signature": None},
+    "metrics": {"size_ratio": 0.4},
+    "versions": {"adacompress": "0"},
+}
+
+
+class TinyPrefix(nn.Module):
+    """What of ``Prefix`` exporting needs: a convolution, pooled."""
+
+    def __init__(self, side: int = 16) -> None:
+        super().__init__()
+        self.cut, self.side, self.confidence = 1, side, False
+        self.blocks = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU6())
+        self.eval()
+
+    def forward(self, image: Tensor) -> Tensor:  # (N, S, S, 3) uint8 -> (N, 8) float32
+        pixels = image.permute(0, 3, 1, 2).to(torch.float32)
+        pooled: Tensor = self.blocks((pixels - 127.0) / 60.0).mean(dim=(2, 3))
+        return pooled
+
+
+def _images(count: int, side: int = 16) -> NDArray[np.uint8]:
+    """Return pictures of one colour each with some noise, so that they differ in their means."""
+    rng = np.random.default_rng(5)
+    colours = rng.integers(30, 226, (count, 1, 1, 3))
+    return (colours + rng.integers(-30, 30, (count, side, side, 3))).astype(np.uint8)
+
+
+def _head() -> FactoredHead:
+    head = FactoredHead(8, PAPER)
+    with torch.no_grad():
+        head.agreement_logit.weight.mul_(8.0)
+        head.log_size.bias.copy_(torch.linspace(-2.0, 0.3, len(PAPER)))
+    return head.eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_prefix() -> TinyPrefix:
+    torch.manual_seed(0)
+    return TinyPrefix()
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tiny_prefix: TinyPrefix) -> bytes:
+    """The tiny prefix as ONNX; exported once."""
+    return export_prefix(tiny_prefix)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def pictures() -> Callable[..., NDArray[np.uint8]]:
+    return _images
+
+
+@pytest.fixture(scope="session")
+def run_of_training(tiny_prefix: TinyPrefix, tiny_onnx: bytes) -> TrainingRun:
+    """What a learner leaves; nothing in it may be changed."""
+    torch.manual_seed(1)
+    head, inputs = _head(), _images(64)
+    return TrainingRun(
+        prefix=tiny_onnx,
+        head=head,
+        ladder=PAPER,
+        operating_point=OperatingPoint(trade_off=2.0, target=0.9, n=64),
+        inputs=inputs,
+        expected=scores_of(Network(tiny_prefix, head), inputs),
+        facts=FACTS,
+    )

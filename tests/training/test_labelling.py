@@ -1,0 +1,390 @@
+"""Labelling with a fake service that counts what it is asked."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_sdk import codec
+from edge_sdk.agreement import METRICS
+from edge_sdk.backends.base import Backend, Capabilities, Label, Recognition
+from edge_sdk.errors import BackendProtocol, BackendRejected, BackendUnavailable, ImageError
+from edge_sdk.ladder import FULL, PAPER, REFERENCE, Ladder, Rung
+from model_store.errors import BudgetReached, UsageError
+from training.labels.labelling import Budget, Labeller, label_grid
+from training.labels.ledger import Ledger
+from training.labels.table import concatenate
+
+LADDER: Ladder = (Rung(quality=10), Rung(quality=40), Rung(quality=75))
+
+
+class Service:
+    """Says "cat" to everything of 16-level contrast, and lower scores for smaller files."""
+
+    def __init__(self, name: str = "fake://host", version: str | None = None) -> None:
+        self.name, self.version = name, version
+        self.capabilities = Capabilities(max_bytes=1 << 20, min_side=8, max_side=4096)
+        self.uploads: list[bytes] = []
+        self.before: Callable[[bytes], None] = lambda jpeg: None
+        self._lock = threading.Lock()
+
+    def recognize(self, jpeg: bytes) -> Recognition:
+        self.before(jpeg)
+        with self._lock:
+            self.uploads.append(jpeg)
+        shade = int(np.asarray(codec.load(jpeg).image).mean()) // 32
+        labels = (Label(f"shade-{shade}", 0.9), Label("picture", min(1.0, len(jpeg) / 1e5)))
+        return Recognition(labels, self.wire_size(jpeg), model_version=self.version)
+
+    def wire_size(self, jpeg: bytes) -> int:
+        return 2 * len(jpeg) + 7
+
+    def close(self) -> None:
+        pass
+
+
+class Telling(Service):
+    """A service that can be asked for its model without paying."""
+
+    def model_version(self) -> str | None:
+        return self.version
+
+
+@dataclass(frozen=True)
+class Shot:
+    seed: int
+    photo: str
+    side: int = 48
+
+    def open(self) -> Image.Image:
+        rng = np.random.default_rng(self.seed)
+        return Image.fromarray(rng.integers(0, 256, (self.side, self.side, 3), dtype=np.uint8))
+
+
+SHOTS = [Shot(seed, f"photo-{seed // 2}") for seed in range(6)]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    opened = Ledger(tmp_path / "ledger.sqlite")
+    yield opened
+    opened.close()
+
+
+def test_a_service_is_a_backend() -> None:
+    assert isinstance(Service(), Backend)
+
+
+def test_the_table_holds_sizes_of_every_picture_and_rung(ledger: Ledger) -> None:
+    service = Service()
+    table = label_grid(SHOTS, LADDER, Labeller(service, ledger), wire_size=service.wire_size)
+
+    assert list(table.groups) == [shot.photo for shot in SHOTS]
+    assert len(set(table.keys)) == len(table) == 6
+    image = SHOTS[2].open()
+    files = [len(codec.encode(image, rung)) for rung in LADDER]
+    assert table.bytes[2].tolist() == files
+    assert table.wire[2].tolist() == [2 * size + 7 for size in files]
+    assert table.reference_bytes[2] == len(codec.encode(image, REFERENCE))
+    assert table.size_ratio[2, 0] == files[0] / table.reference_bytes[2]
+    assert table.wire_ratio[2, 0] == table.wire[2, 0] / table.reference_wire[2]
+    assert table.reference_score.tolist() == [0.9] * 6
+
+
+def test_every_metric_compares_with_the_references_answer(ledger: Ledger) -> None:
+    table = label_grid(SHOTS, LADDER, Labeller(Service(), ledger))
+
+    assert set(table.agreement) == set(METRICS)
+    for values in table.agreement.values():
+        assert values.shape == (6, 3)
+        assert values.dtype == np.float64
+        assert np.all(values[:, 2] == 1.0)  # the reference's own pixels
+
+
+def test_labels_below_the_minimum_score_do_not_count(ledger: Ledger) -> None:
+    strict = label_grid(SHOTS, LADDER, Labeller(Service(), ledger), min_score=0.95)
+
+    assert all(np.all(values == 1.0) for values in strict.agreement.values())  # nothing is left
+
+
+def test_rungs_of_the_same_pixels_share_one_upload(ledger: Ledger) -> None:
+    ladder = (Rung(75, entropy="plain"), Rung(75), Rung(75, entropy="progressive"), Rung(10))
+    service = Service()
+
+    table = label_grid(SHOTS, ladder, Labeller(service, ledger))
+
+    assert table.calls == len(service.uploads) == 6 * 2
+    assert len(set(table.bytes[0, :3])) == 3
+
+
+def test_a_second_run_buys_nothing_and_tells_the_same(ledger: Ledger) -> None:
+    first = label_grid(SHOTS, FULL, Labeller(Service(), ledger))
+    service = Service()
+    second = label_grid(SHOTS, FULL, Labeller(service, ledger))
+
+    assert service.uploads == []
+    assert (second.calls, second.from_ledger) == (0, first.calls)
+    for metric in METRICS:
+        np.testing.assert_array_equal(second.agreement[metric], first.agreement[metric])
+    np.testing.assert_array_equal(second.bytes, first.bytes)
+
+
+def test_a_second_ladder_buys_only_what_is_new(ledger: Ledger) -> None:
+    label_grid(SHOTS, FULL, Labeller(Service(), ledger))
+    shared = {rung.pixels for rung in FULL} & {rung.pixels for rung in PAPER}
+
+    table = label_grid(SHOTS, PAPER, Labeller(Service(), ledger))
+
+    assert table.calls == 6 * (len(PAPER) - len(shared))
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_the_same_picture_twice_is_bought_once(ledger: Ledger, workers: int) -> None:
+    service = Service()
+    label_grid([SHOTS[0]] * 8, LADDER, Labeller(service, ledger), workers=workers)
+
+    assert len(service.uploads) == 3
+
+
+def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
+    tables = []
+    for workers in (1, 3):
+        own = Ledger(tmp_path / f"{workers}.sqlite")
+        tables.append(label_grid(SHOTS, LADDER, Labeller(Service(), own), workers=workers))
+        own.close()
+
+    assert list(tables[0].keys) == list(tables[1].keys)
+    np.testing.assert_array_equal(tables[0].bytes, tables[1].bytes)
+
+
+def test_progress_is_told_once_a_picture(ledger: Ledger) -> None:
+    steps: list[int] = []
+    label_grid(SHOTS, LADDER, Labeller(Service(), ledger), progress=steps.append)
+
+    assert steps == [1] * 6
+
+
+def test_the_budget_stops_before_the_first_call_too_many(ledger: Ledger) -> None:
+    service, budget = Service(), Budget(max_calls=7)
+
+    with pytest.raises(BudgetReached, match="All 7 allowed calls"):
+        label_grid(SHOTS, LADDER, Labeller(service, ledger, budget))
+
+    assert len(service.uploads) == budget.calls == len(ledger) == 7
+
+
+def test_what_was_paid_for_is_not_paid_for_again(ledger: Ledger) -> None:
+    with pytest.raises(BudgetReached):
+        label_grid(SHOTS, LADDER, Labeller(Service(), ledger, Budget(max_calls=7)))
+
+    table = label_grid(SHOTS, LADDER, Labeller(Service(), ledger, Budget(max_calls=11)))
+
+    assert (table.calls, table.from_ledger) == (11, 7)
+
+
+def test_a_budget_of_dollars_holds_to_the_cent(ledger: Ledger) -> None:
+    budget = Budget(max_cost_usd=0.3, price_per_call=0.1)
+
+    with pytest.raises(BudgetReached, match=r"over the allowed 0\.3"):
+        label_grid(SHOTS, LADDER, Labeller(Service(), ledger, budget))
+    assert budget.calls == 3
+    assert budget.cost_usd == pytest.approx(0.3)
+
+
+def test_a_budget_of_nothing_still_reads_the_ledger(ledger: Ledger) -> None:
+    label_grid(SHOTS, LADDER, Labeller(Service(), ledger))
+
+    assert len(label_grid(SHOTS, LADDER, Labeller(Service(), ledger, Budget(max_calls=0)))) == 6
+
+
+def test_threads_never_overspend() -> None:
+    budget = Budget(max_calls=50)
+
+    def spend() -> None:
+        for _ in range(20):
+            try:
+                budget.spend()
+            except BudgetReached:
+                return
+
+    threads = [threading.Thread(target=spend) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert budget.calls == 50
+
+
+@pytest.mark.parametrize(
+    ("calls", "dollars", "price"), [(-1, None, 0.0), (None, -1.0, 1.0), (None, 5.0, 0.0)]
+)
+def test_a_budget_without_sense_is_refused(
+    calls: int | None, dollars: float | None, price: float
+) -> None:
+    with pytest.raises(UsageError):
+        Budget(calls, dollars, price)
+
+
+def test_a_refused_picture_is_left_out_and_named(ledger: Ledger) -> None:
+    service = Service()
+    shots = [*SHOTS[:2], Shot(9, "tiny", side=7), *SHOTS[2:]]
+
+    table = label_grid(shots, LADDER, Labeller(service, ledger))
+
+    assert len(table) == 6
+    assert [(r.position, r.photo) for r in table.rejected] == [(2, "tiny")]
+    assert "7x7" in table.rejected[0].reason
+    assert all(codec.load(jpeg).image.size == (48, 48) for jpeg in service.uploads)
+
+
+def test_a_rung_that_would_be_refused_costs_nothing(ledger: Ledger) -> None:
+    service = Service()
+    ladder = (Rung(quality=50, scale=0.5),)
+
+    table = label_grid([Shot(9, "small", side=14), SHOTS[0]], ladder, Labeller(service, ledger))
+
+    assert len(table.rejected) == 1
+    assert len(service.uploads) == 2  # both of the other picture
+
+
+def test_a_picture_that_the_service_itself_refuses_is_left_out(ledger: Ledger) -> None:
+    service = Service()
+    shade = codec.encode(SHOTS[3].open(), REFERENCE)
+
+    def refuse(jpeg: bytes) -> None:
+        if jpeg == shade:
+            raise BackendRejected("error 216201")
+
+    service.before = refuse
+    table = label_grid(SHOTS, LADDER, Labeller(service, ledger))
+
+    assert [r.position for r in table.rejected] == [3]
+    assert len(ledger) == 5 * 3
+
+
+def test_if_every_picture_is_refused_the_reason_is_told(ledger: Ledger) -> None:
+    with pytest.raises(UsageError, match=r"None of 1 pictures could be labelled: .*5x5"):
+        label_grid([Shot(1, "tiny", side=5)], LADDER, Labeller(Service(), ledger))
+
+
+def fail_after(calls: int, error: BaseException) -> Callable[[bytes], None]:
+    count = Counter[str]()
+
+    def before(_jpeg: bytes) -> None:
+        count["calls"] += 1
+        if count["calls"] > calls:
+            raise error
+
+    return before
+
+
+@pytest.mark.parametrize("error", [BackendUnavailable("gone"), KeyboardInterrupt()])
+def test_a_stop_keeps_what_was_paid_for(ledger: Ledger, error: BaseException) -> None:
+    service = Service()
+    service.before = fail_after(7, error)
+
+    with pytest.raises(type(error)):
+        label_grid(SHOTS, LADDER, Labeller(service, ledger), workers=1)
+
+    assert len(service.uploads) == len(ledger) == 7
+    assert label_grid(SHOTS, LADDER, Labeller(Service(), ledger)).from_ledger == 7
+
+
+def test_after_an_interruption_no_further_answer_is_begun(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, asked, go_on = Service(), threading.Event(), threading.Event()
+    shutdown = ThreadPoolExecutor.shutdown
+
+    def wait(_jpeg: bytes) -> None:
+        if len(service.uploads) == 4:  # the second picture's second upload is under way ...
+            asked.set()
+            go_on.wait(10)
+
+    def interrupt(_step: int) -> None:
+        assert asked.wait(10)
+        raise KeyboardInterrupt  # ... when the user presses Ctrl-C
+
+    def release(pool: ThreadPoolExecutor, **how: bool) -> None:
+        go_on.set()
+        shutdown(pool, **how)
+
+    service.before = wait
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", release)
+    with pytest.raises(KeyboardInterrupt):
+        label_grid(SHOTS, LADDER, Labeller(service, ledger), workers=1, progress=interrupt)
+
+    assert len(service.uploads) == len(ledger) == 5
+
+
+def test_an_unreadable_picture_stops_with_its_own_error(ledger: Ledger) -> None:
+    class Broken(Shot):
+        def open(self) -> Image.Image:
+            raise ImageError("Picture 'x.jpg' is damaged.")
+
+    with pytest.raises(ImageError, match=r"x\.jpg"):
+        label_grid([Broken(1, "x")], LADDER, Labeller(Service(), ledger))
+
+
+def test_a_local_cloud_is_the_same_service_on_another_port(ledger: Ledger) -> None:
+    for port in (8000, 8001):
+        service = Telling(f"baidu://127.0.0.1:{port}", version="lite0@1")
+        table = label_grid(SHOTS, LADDER, Labeller(service, ledger))
+
+    assert table.calls == 0
+
+
+def test_another_model_is_another_service(ledger: Ledger) -> None:
+    for version in ("lite0@1", "lite0@2"):
+        service = Telling("baidu://127.0.0.1:8000", version=version)
+        table = label_grid(SHOTS, LADDER, Labeller(service, ledger))
+        assert table.calls == 18
+
+
+def test_a_service_that_does_not_tell_its_model_is_known_by_its_name(ledger: Ledger) -> None:
+    for name, calls in (("baidu://a", 18), ("baidu://b", 18), ("baidu://a", 0)):
+        table = label_grid(SHOTS, LADDER, Labeller(Service(name), ledger))
+        assert table.calls == calls
+
+
+def test_a_service_that_names_its_model_only_in_answers_is_not_paid_twice(ledger: Ledger) -> None:
+    for calls in (18, 0):
+        table = label_grid(SHOTS, LADDER, Labeller(Service(version="3.0"), ledger))
+        assert table.calls == calls
+
+
+def test_a_model_that_changes_during_the_run_stops_it_and_its_answer_is_kept(
+    ledger: Ledger,
+) -> None:
+    service = Telling(version="lite0@1")
+    labeller = Labeller(service, ledger)
+    service.version = "lite0@2"
+
+    with pytest.raises(BackendProtocol, match=r"lite0@2 instead of lite0@1"):
+        label_grid(SHOTS, LADDER, labeller, workers=1)
+
+    again = label_grid(SHOTS, LADDER, Labeller(service, ledger), workers=1)
+    assert again.from_ledger >= 1
+    assert again.calls + again.from_ledger == 18
+
+
+def test_tables_of_one_ladder_are_joined(ledger: Ledger) -> None:
+    labeller = Labeller(Service(), ledger)
+    one, two = label_grid(SHOTS[:2], LADDER, labeller), label_grid(SHOTS[2:], LADDER, labeller)
+
+    whole = concatenate([one, two])
+
+    assert list(whole.keys) == [*one.keys, *two.keys]
+    assert whole.bytes.shape == whole.agreement["eq1"].shape == (6, 3)
+    assert whole.calls == one.calls + two.calls == 18
+    other = label_grid(SHOTS, PAPER, labeller)
+    with pytest.raises(UsageError, match="one ladder"):
+        concatenate([one, other])

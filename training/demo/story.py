@@ -1,0 +1,211 @@
+"""What the demo tells: the table on held-out photos, the device's day in words, the report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_sdk.agent import load_agent
+from edge_sdk.policy import OperatingPoint, choose
+from export.run import TrainingRun
+from model_store import Store
+from training.demo.plan import Plan
+from training.demo.stream import Stream
+from training.labels.table import AnswerTable, concatenate
+from training.learn.calibrate import GRID, certified
+from training.learn.fit import Goal, Labelled, choices, fingerprint, scores
+from training.measure.evaluate import evaluate_policies, gap_interval, judge
+from training.measure.monitoring import calls_per_image
+from training.measure.report import (
+    PhotoSet,
+    Report,
+    agent_curve,
+    fixed_curve,
+    print_table,
+    rung_shares,
+)
+from training.photos import View
+from training.progress import Stages
+from training.versions import versions
+
+__all__ = ["Evidence", "Told", "tell"]
+
+#: Trade-offs drawn on the agent's curve, a part of those that calibration tries.
+CURVE = GRID[::4]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a demo leaves: the text for the terminal and the report's files."""
+
+    text: str
+    json: Path
+    html: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Everything that was learnt and seen.
+
+    Attributes:
+        agent, dqn: the trained agents.
+        train, held, test: our ladder's answers and features, by part.
+        paper: the paper ladder's answers, by part.
+        pooled: the test photos' features for the paper's agent.
+        stream: the device's day.
+        night: held-out pictures of the night, for its histogram.
+        synthetic: sentences about what was made up.
+        labels_bought: answers that learning and measuring rest on, whenever they were bought.
+    """
+
+    agent: TrainingRun
+    dqn: TrainingRun
+    train: Labelled
+    held: Labelled
+    test: Labelled
+    paper: Mapping[str, AnswerTable]
+    pooled: np.ndarray
+    stream: Stream
+    night: Sequence[View]
+    synthetic: Sequence[str]
+    labels_bought: int
+
+
+def tell(
+    plan: Plan, goal: Goal, seen: Evidence, store: Store, stages: Stages, command: str
+) -> Told:
+    """Measure, write the report and return what to print."""
+    rng = np.random.default_rng(plan.seed)
+    test, known = seen.test.table, concatenate([seen.train.table, seen.held.table])
+    chosen = choices(seen.agent, seen.test.features.values)
+    by_paper = choices(seen.dqn, seen.pooled)
+    paper_test = seen.paper["test"]
+    policies = evaluate_policies(
+        test,
+        chosen,
+        known=known,
+        paper=paper_test,
+        known_paper=concatenate([seen.paper["training"], seen.paper["calibration"]]),
+        target=plan.target,
+        rng=rng,
+        dqn=by_paper,
+        metric=goal.metric,
+        certificate=lambda agreement, groups: certified(
+            agreement, groups, target=plan.target, delta=goal.delta
+        ),
+        agent_calls=_calls(test, chosen, plan, goal, rng),
+        dqn_calls=_calls(paper_test, by_paper, plan, goal, rng),
+    )
+    verdict = judge(test, chosen, rng=rng, metric=goal.metric, target=plan.target)
+    decision_ms, encode_ms = seen.stream.median_ms()
+    report = Report(
+        command=command,
+        seed=plan.seed,
+        photos={
+            "train": _photo_set(seen.train.table),
+            "calibration": _photo_set(seen.held.table),
+            "test": _photo_set(test),
+        },
+        backend={
+            "name": goal.backend,
+            "model_version": goal.model_version,
+            "min_score": plan.min_score,
+        },
+        ladder=seen.agent.ladder,
+        operating_point=seen.agent.operating_point,
+        policies=policies,
+        gap_closed={
+            "agent": gap_interval(test, chosen, rng=rng, metric=goal.metric),
+            "dqn": gap_interval(paper_test, by_paper, rng=rng, metric=goal.metric),
+        },
+        verdict=verdict,
+        labels_bought=seen.labels_bought,
+        cost_usd=0.0,
+        decision_ms=decision_ms,
+        encode_ms=encode_ms,
+        curve={
+            "fixed_paper": fixed_curve(paper_test, metric=goal.metric),
+            "fixed": fixed_curve(test, metric=goal.metric),
+            "agent": agent_curve(test, _sweep(seen), metric=goal.metric),
+        },
+        sceneries=_sceneries(seen, store, chosen),
+        timeline=seen.stream.timeline(),
+        versions=versions(),
+        timings_s=stages.seconds,
+        synthetic=seen.synthetic,
+        metric=goal.metric,
+    )
+    document, page = report.write(plan.run)
+    text = "\n".join(
+        [
+            print_table(policies, metric=goal.metric),
+            "",
+            verdict.sentence,
+            _certificate(seen.agent.operating_point),
+            *_device(seen.stream),
+            *seen.synthetic,
+            "",
+            f"Report: {page}",
+            f"Next: python -m model_store ls --store {plan.run / 'store'}",
+        ]
+    )
+    return Told(text, document, page)
+
+
+def _calls(
+    table: AnswerTable, chosen: np.ndarray, plan: Plan, goal: Goal, rng: np.random.Generator
+) -> np.ndarray:
+    agreement = table.agreement[goal.metric][np.arange(len(chosen)), chosen]
+    return calls_per_image(agreement, plan.loop, rng)
+
+
+def _sweep(seen: Evidence) -> dict[float, np.ndarray]:
+    predicted = scores(seen.agent.head, seen.test.features.values)
+    return {value: choose(predicted, OperatingPoint(trade_off=value)) for value in CURVE}
+
+
+def _sceneries(seen: Evidence, store: Store, chosen: np.ndarray) -> dict[str, dict[str, float]]:
+    """Rungs that the agents choose for held-out pictures of each scenery."""
+    shares = {"day": rung_shares(seen.agent.ladder[index].name for index in chosen)}
+    learnt = [name for name in store.aliases() if name.startswith("scenery/scenery-")]
+    if learnt:
+        agent = load_agent(store.load(sorted(learnt)[-1]))
+        rungs = [agent.ladder[agent.decide(view.open()).rung].name for view in seen.night]
+        shares["night"] = rung_shares(rungs)
+    return shares
+
+
+def _photo_set(table: AnswerTable) -> PhotoSet:
+    return PhotoSet(
+        photos=len(set(table.groups)), views=len(table.keys), fingerprint=fingerprint([table])
+    )
+
+
+def _certificate(point: OperatingPoint) -> str:
+    if not point.certified:
+        return point.note
+    return (
+        f"Certificate: with probability {1 - (point.delta or 0):.0%} agreement is at least "
+        f"{point.target:g} (n = {point.n}, worth {point.n_effective:g} independent pictures; "
+        f"{point.test})."
+    )
+
+
+def _device(stream: Stream) -> list[str]:
+    """The device's day in words, and what it cost against uploading every reference."""
+    lines = ["The device's day:"]
+    lines += [f"  image {one.image:4d}  {one.what}" for one in stream.happenings if one.important]
+    states = Counter(result.state.value for result in stream.results)
+    sent = sum(result.uploaded_wire_bytes for result in stream.results)
+    share = sent / sum(stream.reference_wire_bytes)
+    calls = sum(result.calls for result in stream.results) / len(stream.results)
+    lines.append(
+        f"  {len(stream.results)} images ({', '.join(f'{n} in {s}' for s, n in states.items())}): "
+        f"{share:.2f} of the reference's wire bytes and {calls:.2f} calls an image, learning the "
+        f"night included; agreement {np.mean(stream.accuracy):.3f}."
+    )
+    return lines

@@ -1,0 +1,102 @@
+"""Answers arranged for learning and measuring: one row a picture, one column a rung."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_sdk.ladder import Ladder
+from model_store.errors import UsageError
+
+__all__ = ["AnswerTable", "Rejected", "concatenate"]
+
+
+class Rejected(NamedTuple):
+    """A picture that the service refused.
+
+    Attributes:
+        position: where it stood among the pictures that were to be labelled.
+        photo: the photo it is a view of.
+        reason: why.
+    """
+
+    position: int
+    photo: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class AnswerTable:
+    """Sizes and agreements of N pictures on K rungs.
+
+    Attributes:
+        ladder: K rungs.
+        keys: (N,) identity of each picture.
+        groups: (N,) the photo it is a view of; statistics and splits go by it.
+        reference_bytes: int64 (N,), JPEG file of the reference.
+        reference_wire: int64 (N,), its request body.
+        bytes: int64 (N, K), JPEG files.
+        wire: int64 (N, K), request bodies.
+        agreement: metric -> float64 (N, K) in [0, 1], see ``edge_sdk.agreement``.
+        reference_score: float64 (N,), the reference's best label's score; 0 without labels.
+        calls: answers that were bought for this table.
+        from_ledger: answers that it found in the ledger.
+        rejected: pictures that the service refused; they have no row, so whatever else is computed
+            per picture must leave out their positions too.
+    """
+
+    ladder: Ladder
+    keys: NDArray[np.object_]
+    groups: NDArray[np.object_]
+    reference_bytes: NDArray[np.int64]
+    reference_wire: NDArray[np.int64]
+    bytes: NDArray[np.int64]
+    wire: NDArray[np.int64]
+    agreement: Mapping[str, NDArray[np.float64]]
+    reference_score: NDArray[np.float64]
+    calls: int = 0
+    from_ledger: int = 0
+    rejected: tuple[Rejected, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def size_ratio(self) -> NDArray[np.float64]:
+        """Compressed over reference JPEG bytes, (N, K)."""
+        return self.bytes / self.reference_bytes[:, None]
+
+    @property
+    def wire_ratio(self) -> NDArray[np.float64]:
+        """Compressed over reference request bodies, (N, K)."""
+        return self.wire / self.reference_wire[:, None]
+
+
+def concatenate(tables: Sequence[AnswerTable]) -> AnswerTable:
+    """Return the rows of several tables on one ladder, in order.
+
+    Raises:
+        UsageError: there is no table, or their ladders differ.
+    """
+    if not tables or any(table.ladder != tables[0].ladder for table in tables):
+        raise UsageError(f"{len(tables)} tables cannot be joined; allowed are those of one ladder.")
+
+    def stacked(name: str) -> Any:
+        return np.concatenate([getattr(table, name) for table in tables])
+
+    rows = ("keys", "groups", "reference_bytes", "reference_wire", "bytes", "wire")
+    return AnswerTable(
+        ladder=tables[0].ladder,
+        **{name: stacked(name) for name in (*rows, "reference_score")},
+        agreement={
+            metric: np.concatenate([table.agreement[metric] for table in tables])
+            for metric in tables[0].agreement
+        },
+        calls=sum(table.calls for table in tables),
+        from_ledger=sum(table.from_ledger for table in tables),
+        rejected=tuple(item for table in tables for item in table.rejected),
+    )
