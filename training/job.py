@@ -26,7 +26,7 @@ from training.learn.fit import Labelled
 from training.photos import View
 from training.progress import Stages
 
-__all__ = ["Job", "open_run"]
+__all__ = ["Job", "accepted", "open_run"]
 
 #: Uploads under way at once; a service's own limit is lower than what a machine can send.
 WORKERS = 2
@@ -110,7 +110,14 @@ class Job:
     ) -> Labelled:
         """Label views and compute their features."""
         table = self.label(views, ladder, f"asking about {part}")
-        return Labelled(self.features(prefix, views, f"features of {part}"), table)
+        kept = accepted(views, table)
+        return Labelled(self.features(prefix, kept, f"features of {part}"), table)
+
+
+def accepted(views: Sequence[View], table: AnswerTable) -> list[View]:
+    """Return the views that have a row in ``table``: the service refused the others."""
+    refused = {one.position for one in table.rejected}
+    return [view for position, view in enumerate(views) if position not in refused]
 
 
 def open_run(folder: Path) -> Path:

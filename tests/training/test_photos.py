@@ -173,7 +173,9 @@ def splits(draw: st.DrawFn) -> tuple[list[View], list[float]]:
     weights = draw(st.lists(st.integers(1, 100), min_size=1, max_size=4))
     photos = names(draw(st.integers(len(weights), 30)))
     each = draw(st.lists(st.integers(1, 5), min_size=len(photos), max_size=len(photos)))
-    items = [v for p, n in zip(photos, each, strict=True) for v in views([p], n, long_side=1, seed=0)]
+    items = [
+        v for p, n in zip(photos, each, strict=True) for v in views([p], n, long_side=1, seed=0)
+    ]
     return draw(st.permutations(items)), [weight / sum(weights) for weight in weights]
 
 

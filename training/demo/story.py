@@ -10,32 +10,20 @@ from pathlib import Path
 import numpy as np
 
 from edge_sdk.agent import load_agent
-from edge_sdk.policy import OperatingPoint, choose
+from edge_sdk.policy import OperatingPoint
 from export.run import TrainingRun
 from model_store import Store
 from training.demo.plan import Plan
 from training.demo.stream import Stream
 from training.labels.table import AnswerTable, concatenate
-from training.learn.calibrate import GRID, certified
 from training.learn.fit import Goal, Labelled, choices, fingerprint, scores
-from training.measure.evaluate import evaluate_policies, gap_interval, judge
-from training.measure.monitoring import calls_per_image
-from training.measure.report import (
-    PhotoSet,
-    Report,
-    agent_curve,
-    fixed_curve,
-    print_table,
-    rung_shares,
-)
+from training.measure.comparison import Answers, compare_with_baselines
+from training.measure.report import PhotoSet, Report, print_table, rung_shares
 from training.photos import View
 from training.progress import Stages
 from training.versions import versions
 
 __all__ = ["Evidence", "Told", "tell"]
-
-#: Trade-offs drawn on the agent's curve, a part of those that calibration tries.
-CURVE = GRID[::4]
 
 
 @dataclass(frozen=True)
@@ -80,27 +68,22 @@ def tell(
 ) -> Told:
     """Measure, write the report and return what to print."""
     rng = np.random.default_rng(plan.seed)
-    test, known = seen.test.table, concatenate([seen.train.table, seen.held.table])
-    chosen = choices(seen.agent, seen.test.features.values)
-    by_paper = choices(seen.dqn, seen.pooled)
-    paper_test = seen.paper["test"]
-    policies = evaluate_policies(
-        test,
-        chosen,
-        known=known,
-        paper=paper_test,
-        known_paper=concatenate([seen.paper["training"], seen.paper["calibration"]]),
-        target=plan.target,
-        rng=rng,
-        dqn=by_paper,
-        metric=goal.metric,
-        certificate=lambda agreement, groups: certified(
-            agreement, groups, target=plan.target, delta=goal.delta
+    test, features = seen.test.table, seen.test.features.values
+    chosen = choices(seen.agent, features)
+    found = compare_with_baselines(
+        Answers(test, concatenate([seen.train.table, seen.held.table])),
+        Answers(
+            seen.paper["test"],
+            concatenate([seen.paper["training"], seen.paper["calibration"]]),
         ),
-        agent_calls=_calls(test, chosen, plan, goal, rng),
-        dqn_calls=_calls(paper_test, by_paper, plan, goal, rng),
+        chosen,
+        scores=scores(seen.agent.head, features),
+        target=plan.target,
+        loop=plan.loop,
+        rng=rng,
+        dqn=choices(seen.dqn, seen.pooled),
+        metric=goal.metric,
     )
-    verdict = judge(test, chosen, rng=rng, metric=goal.metric, target=plan.target)
     decision_ms, encode_ms = seen.stream.median_ms()
     report = Report(
         command=command,
@@ -117,21 +100,14 @@ def tell(
         },
         ladder=seen.agent.ladder,
         operating_point=seen.agent.operating_point,
-        policies=policies,
-        gap_closed={
-            "agent": gap_interval(test, chosen, rng=rng, metric=goal.metric),
-            "dqn": gap_interval(paper_test, by_paper, rng=rng, metric=goal.metric),
-        },
-        verdict=verdict,
+        policies=found.policies,
+        gap_closed=found.gap_closed,
+        verdict=found.verdict,
         labels_bought=seen.labels_bought,
         cost_usd=0.0,
         decision_ms=decision_ms,
         encode_ms=encode_ms,
-        curve={
-            "fixed_paper": fixed_curve(paper_test, metric=goal.metric),
-            "fixed": fixed_curve(test, metric=goal.metric),
-            "agent": agent_curve(test, _sweep(seen), metric=goal.metric),
-        },
+        curve=found.curve,
         sceneries=_sceneries(seen, store, chosen),
         timeline=seen.stream.timeline(),
         versions=versions(),
@@ -142,9 +118,9 @@ def tell(
     document, page = report.write(plan.run)
     text = "\n".join(
         [
-            print_table(policies, metric=goal.metric),
+            print_table(found.policies, metric=goal.metric),
             "",
-            verdict.sentence,
+            found.verdict.sentence,
             _certificate(seen.agent.operating_point),
             *_device(seen.stream),
             *seen.synthetic,
@@ -154,18 +130,6 @@ def tell(
         ]
     )
     return Told(text, document, page)
-
-
-def _calls(
-    table: AnswerTable, chosen: np.ndarray, plan: Plan, goal: Goal, rng: np.random.Generator
-) -> np.ndarray:
-    agreement = table.agreement[goal.metric][np.arange(len(chosen)), chosen]
-    return calls_per_image(agreement, plan.loop, rng)
-
-
-def _sweep(seen: Evidence) -> dict[float, np.ndarray]:
-    predicted = scores(seen.agent.head, seen.test.features.values)
-    return {value: choose(predicted, OperatingPoint(trade_off=value)) for value in CURVE}
 
 
 def _sceneries(seen: Evidence, store: Store, chosen: np.ndarray) -> dict[str, dict[str, float]]:

@@ -78,6 +78,11 @@ class Labeller:
         self._asked: set[tuple[str, ...]] = set()  # what a thread is asking; guarded by _turn
         self.bought = self.found = 0  # guarded by _turn
 
+    @property
+    def cost_usd(self) -> float:
+        """Dollars spent so far."""
+        return self._budget.cost_usd
+
     def ask(self, picture: str, rung: Rung, jpeg: bytes) -> tuple[Label, ...]:
         """Return the labels for a picture encoded as ``jpeg`` with ``rung``.
 

@@ -120,7 +120,7 @@ def exact_tail(errors: float, n: float, target: float) -> float:
 
 def images_needed(target: float, delta: float, risk: float = 0.0) -> int:
     """Return how many independent pictures certify ``target`` when ``risk`` of them disagree."""
-    if risk >= 1.0 - target:
+    if risk > 1.0 - target - 1e-9:
         raise UsageError(f"A risk of {risk} can never certify an agreement of {target}.")
     n = 1
     while exact_tail(risk * n, n, target) > delta:

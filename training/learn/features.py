@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,9 @@ __all__ = ["Features", "extract", "load_prefix"]
 
 #: Pictures per pass through the prefix.
 BATCH = 16
+
+#: Pictures decoded at once; Pillow lets go of the interpreter's lock while it works.
+OPENERS = 2
 
 #: Inputs kept for the parity gate.
 KEEP = 48
@@ -93,10 +97,16 @@ def extract(
 
     rows = np.sort(rng.choice(len(views), size=min(KEEP, len(views)), replace=False))
     values, inputs, wanted = [], [], set(rows.tolist())
-    for start in range(0, len(views), BATCH):
-        batch = [to_input(view.open(), prefix.side) for view in views[start : start + BATCH]]
-        inputs += [one for index, one in enumerate(batch, start) if index in wanted]
-        with torch.inference_mode():
-            values.append(prefix(torch.from_numpy(np.concatenate(batch))).numpy())
-        progress(len(batch))
+    with ThreadPoolExecutor(OPENERS, thread_name_prefix="features") as pool:
+        for start in range(0, len(views), BATCH):
+            opened = pool.map(lambda view: to_input(view.open(), prefix.side), _batch(views, start))
+            batch = list(opened)
+            inputs += [one for index, one in enumerate(batch, start) if index in wanted]
+            with torch.inference_mode():
+                values.append(prefix(torch.from_numpy(np.concatenate(batch))).numpy())
+            progress(len(batch))
     return Features(np.concatenate(values), np.concatenate(inputs), rows)
+
+
+def _batch(views: Sequence[View], start: int) -> Sequence[View]:
+    return views[start : start + BATCH]

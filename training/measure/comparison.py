@@ -1,0 +1,121 @@
+"""One agent against every baseline on held-out answers: all figures that a report is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_sdk.engine import Scores
+from edge_sdk.estimator import LoopParameters
+from edge_sdk.policy import OperatingPoint, choose
+from training.labels.table import AnswerTable
+from training.learn.calibrate import GRID, certified
+from training.measure.evaluate import (
+    PolicyResult,
+    Verdict,
+    evaluate_policies,
+    gap_interval,
+    judge,
+)
+from training.measure.intervals import Interval
+from training.measure.monitoring import calls_per_image
+from training.measure.report import CurvePoint, agent_curve, fixed_curve
+
+__all__ = ["Answers", "Comparison", "compare_with_baselines", "sweep"]
+
+Ints = NDArray[np.int64]
+
+#: Trade-offs on the agent's curve, a part of those that calibration tries.
+CURVE = GRID[::4]
+
+#: δ of the certificate that a best fixed rung must pass like an agent.
+DELTA = 0.05
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One ladder's answers: on held-out pictures, and on those a fixed rung may be chosen by."""
+
+    test: AnswerTable
+    known: AnswerTable
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was found; see the fields of ``report.Report``."""
+
+    policies: Mapping[str, PolicyResult]
+    verdict: Verdict
+    gap_closed: Mapping[str, Interval | None]
+    curve: Mapping[str, Sequence[CurvePoint]]
+
+
+def compare_with_baselines(
+    own: Answers,
+    paper: Answers,
+    chosen: Ints,
+    *,
+    scores: Scores,
+    target: float,
+    loop: LoopParameters,
+    rng: np.random.Generator,
+    dqn: Ints | None = None,
+    metric: str = "any_hit",
+) -> Comparison:
+    """Measure an agent and everything it is compared with.
+
+    Args:
+        own: answers on the agent's ladder.
+        paper: answers to the same pictures on the paper's ladder.
+        chosen: the agent's rungs for ``own.test``, (N,).
+        scores: the agent's scores of those pictures, for its curve.
+        target: the agreement target; a best fixed rung must pass the agent's own test of it.
+        loop: what the monitor is run with, for the calls.
+        rng: bootstrap, random policy, ξ.
+        dqn: the paper's agent's rungs for ``paper.test``, (N,).
+        metric: which agreement.
+    """
+
+    def calls(table: AnswerTable, rungs: Ints) -> NDArray[np.float64]:
+        observed = table.agreement[metric][np.arange(len(rungs)), rungs]
+        return calls_per_image(observed, loop, rng)
+
+    policies = evaluate_policies(
+        own.test,
+        chosen,
+        known=own.known,
+        paper=paper.test,
+        known_paper=paper.known,
+        target=target,
+        rng=rng,
+        dqn=dqn,
+        metric=metric,
+        certificate=lambda agreement, groups: certified(
+            agreement, groups, target=target, delta=DELTA
+        ),
+        agent_calls=calls(own.test, chosen),
+        dqn_calls=1.0 if dqn is None else calls(paper.test, dqn),
+    )
+    gaps = {"agent": gap_interval(own.test, chosen, rng=rng, metric=metric)}
+    if dqn is not None:
+        gaps["dqn"] = gap_interval(paper.test, dqn, rng=rng, metric=metric)
+    return Comparison(
+        policies=policies,
+        verdict=judge(own.test, chosen, rng=rng, metric=metric, target=target),
+        gap_closed=gaps,
+        curve={
+            "fixed_paper": fixed_curve(paper.test, metric=metric),
+            "fixed": fixed_curve(own.test, metric=metric),
+            "agent": agent_curve(own.test, sweep(scores), metric=metric),
+        },
+    )
+
+
+def sweep(scores: Scores) -> dict[float, Ints]:
+    """Return the rungs chosen at each trade-off of ``CURVE``; none for a DQN, which has no such."""
+    if scores.agreement is None:
+        return {}
+    return {value: choose(scores, OperatingPoint(trade_off=value)) for value in CURVE}
