@@ -84,6 +84,7 @@ def fuse(prefix: bytes, head: DQNHead | FactoredHead, ladder: Ladder) -> bytes:
         io_map=[(_FEATURES, _FEATURES)],
         outputs=[_FEATURES, *head.outputs],
     )
+    del joined.opset_import[len(front.opset_import) :]  # joining lists the head's once more
     onnx.helper.set_model_props(
         joined,
         {

@@ -102,8 +102,9 @@ class TrainingRun:
         except UsageError:
             raise
         except Exception as error:  # JSON, npz and safetensors, each with its own error classes
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise UsageError(
-                f"{str(folder)!r} holds no complete training run ({error!r}); make one with "
+                f"{str(folder)!r} holds no complete training run ({reason}); make one with "
                 "`python -m training fit --run DIR`."
             ) from error
 

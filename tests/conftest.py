@@ -17,6 +17,9 @@ from edge_sdk.engine import SCHEMA
 from edge_sdk.ladder import PAPER, Ladder
 from edge_sdk.preprocess import spec_sha256
 
+# The tensors here are small: threads of torch's would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A busy machine is no failure of the code under test.
 hypothesis.settings.register_profile("adacompress", deadline=None)
 hypothesis.settings.load_profile("adacompress")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ class View:
         Raises:
             ImageError: the photo cannot be read.
         """
-        photo = codec.load(self.path).image
+        photo = _decoded(self.path)
         width, height = photo.size
         left, top, right, bottom = self.box
         picture = photo.crop(
@@ -70,6 +71,12 @@ class View:
     def through(self, camera: Camera, seed: int) -> View:
         """Return the same view as another camera sees it."""
         return replace(self, camera=camera, seed=seed)
+
+
+@lru_cache(maxsize=4)
+def _decoded(path: Path) -> Image.Image:
+    """Decode a photo once for its views, which are opened one after the other."""
+    return codec.load(path).image
 
 
 def find_photos(folder: Path) -> list[Path]:

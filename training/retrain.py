@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from edge_sdk.engine import OnnxEngine, Scores
 from edge_sdk.ladder import ladder_from_dicts
 from edge_sdk.memory import Transitions, read_transitions
 from edge_sdk.policy import OperatingPoint, choose
-from edge_sdk.retrain import SCHEMA
+from edge_sdk.retrain import SCHEMA, RetrainRequest
 from edge_sdk.scenery import Signature
 from export.fuse import prefix_of
 from export.network import FactoredHead
@@ -56,12 +57,10 @@ def retrain(request: dict[str, Any]) -> Manifest:
         UsageError: the request or its transitions cannot be used.
         GateFailed: the fused engine differs from the trained head.
     """
-    if request.get("schema") != SCHEMA:
-        raise UsageError(f"The request's schema is {request.get('schema')!r}, not {SCHEMA!r}.")
-    store, seen = Store(request["store"]), read_transitions(Path(request["memory"]))
-    run = _learn(store, seen, request)
-    name = request["scenery"]
-    return publish_run(run, store, aliases=[f"scenery/{name}"])[0]
+    wanted = _checked(request)
+    store, seen = Store(wanted.store), read_transitions(wanted.memory)
+    run = _learn(store, seen, wanted)
+    return publish_run(run, store, aliases=[f"scenery/{wanted.scenery}"])[0]
 
 
 def operating_point(predicted: Scores, target: float) -> OperatingPoint:
@@ -86,8 +85,37 @@ def operating_point(predicted: Scores, target: float) -> OperatingPoint:
     )
 
 
-def _learn(store: Store, seen: Transitions, request: dict[str, Any]) -> TrainingRun:
-    parent = store.load(request["parent"])
+def _checked(request: dict[str, Any]) -> RetrainRequest:
+    schema = request.get("schema") if isinstance(request, dict) else None
+    if schema != SCHEMA:
+        raise UsageError(f"The request's schema is {schema!r}, not {SCHEMA!r}.")
+    names = [entry.name for entry in fields(RetrainRequest)]
+    if missing := [name for name in names if name not in request]:
+        raise UsageError(
+            f"The request lacks {', '.join(missing)}; {SCHEMA!r} has {', '.join(names)}."
+        )
+    target = request["target_accuracy"]
+    if not 0.0 < target < 1.0:
+        raise UsageError(f"The target accuracy is {target}; allowed is above 0 and below 1.")
+    return RetrainRequest(**{name: request[name] for name in names})
+
+
+def _check_fit(seen: Transitions, dimension: int, rungs: int) -> None:
+    """Check that transitions were made by the parent's prefix, on its ladder."""
+    if len(seen) and seen.features.shape[1] != dimension:
+        raise UsageError(
+            f"The memory holds {seen.features.shape[1]} features a picture, but the parent's head "
+            f"takes {dimension}; name the agent that made them."
+        )
+    if len(seen) and not 0 <= seen.rungs.min() <= seen.rungs.max() < rungs:
+        raise UsageError(
+            f"The memory holds rungs {seen.rungs.min()} to {seen.rungs.max()}, but the parent's "
+            f"ladder has {rungs}; name the agent that made them."
+        )
+
+
+def _learn(store: Store, seen: Transitions, request: RetrainRequest) -> TrainingRun:
+    parent = store.load(request.parent)
     ladder = ladder_from_dicts(parent.manifest.ladder)
     base = head_from_bytes(parent.file("head"), ladder)
     if not isinstance(base, FactoredHead):
@@ -95,7 +123,8 @@ def _learn(store: Store, seen: Transitions, request: dict[str, Any]) -> Training
             f"Agent {parent.manifest.id} has a DQN head, which does not learn from single answers; "
             "start from an agent trained with --algorithm bandit."
         )
-    reward = Reward(request["alpha"], request["beta"])
+    _check_fit(seen, base.agreement_logit.in_features, len(ladder))
+    reward = Reward(float(request.alpha), float(request.beta))
     observed = Observations(
         features=seen.features,
         groups=np.array(seen.images, dtype=object),
@@ -105,11 +134,11 @@ def _learn(store: Store, seen: Transitions, request: dict[str, Any]) -> Training
         size_ratio=seen.size_ratios,
     )
     prefix = parent.manifest.training.get("prefix", {})
-    rng = np.random.default_rng(request["seed"])
+    rng = np.random.default_rng(request.seed)
     confidence = int(prefix.get("confidence", 0))
     head, _ = fit_factored(observed, ladder, reward, rng=rng, confidence=confidence, base=base)
     pictures = _one_row_a_picture(seen)
-    point = operating_point(scores(head, pictures), request["target_accuracy"])
+    point = operating_point(scores(head, pictures), request.target_accuracy)
     # There are no pictures to prove parity on, only features: the synthetic ones must do.
     engine = OnnxEngine(parent.file("engine"))
     inputs = probe.pictures(engine.side)
@@ -130,14 +159,14 @@ def _one_row_a_picture(seen: Transitions) -> np.ndarray:
 
 
 def _facts(
-    parent: Manifest, seen: Transitions, pictures: np.ndarray, request: dict[str, Any]
+    parent: Manifest, seen: Transitions, pictures: np.ndarray, request: RetrainRequest
 ) -> dict[str, Any]:
-    rng = np.random.default_rng(request["seed"])
+    rng = np.random.default_rng(request.seed)
     return {
         "parent": parent.id,
-        "reward": {"alpha": request["alpha"], "beta": request["beta"]},
+        "reward": {"alpha": request.alpha, "beta": request.beta},
         "scenery": {
-            "name": request["scenery"],
+            "name": request.scenery,
             "signature": Signature.from_features(pictures, rng).to_dict(),
         },
         "backend": dict(parent.backend),
@@ -146,7 +175,7 @@ def _facts(
             "photos": len(pictures),
             "images": len(pictures),
             "labels_bought": len(seen) + len(pictures),
-            "seed": request["seed"],
+            "seed": request.seed,
             "prefix": parent.training.get("prefix", {}),
         },
         "versions": versions(),

@@ -10,7 +10,8 @@ from edge_sdk.agreement import METRICS
 from edge_sdk.ladder import PAPER, Ladder, Rung
 from model_store.errors import UsageError
 from training.measure import baselines
-from training.measure.evaluate import evaluate, evaluate_policies, gap_interval, judge
+from training.measure.evaluate import evaluate, evaluate_policies, gap_interval
+from training.measure.verdict import judge
 
 LADDER: Ladder = (
     Rung(quality=10, scale=0.5),

@@ -177,3 +177,15 @@ def test_the_covariance_is_how_far_estimates_stray() -> None:
     ]
     expected = covariance(design, penalty, offset, truth)
     assert np.cov(np.transpose(estimates)) == pytest.approx(expected, rel=0.3, abs=0.005)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(0, 3), (1, 1), (9000, 7), (40, 600)])
+def test_any_shape_of_design_can_be_solved(rows: int, columns: int) -> None:
+    rng = np.random.default_rng(0)
+    design, target = rng.normal(size=(rows, columns)), rng.random(rows)
+    penalty, offset = np.full(columns, 2.0), np.zeros(rows)
+    expected = np.linalg.solve(design.T @ design + 2.0 * np.eye(columns), design.T @ target)
+    assert fit_linear(design, target, penalty, offset) == pytest.approx(expected, abs=1e-9)
+    found = fit_logistic(design, target, penalty, offset)
+    slope = design.T @ (target - expit(design @ found)) - penalty * found
+    assert slope == pytest.approx(0.0, abs=1e-2)

@@ -19,7 +19,7 @@ from edge_sdk.ladder import FULL, PAPER, Ladder
 from edge_sdk.policy import OperatingPoint
 from model_store.errors import UsageError
 from training.measure import baselines
-from training.measure.evaluate import evaluate_policies, gap_interval, judge
+from training.measure.evaluate import evaluate_policies, gap_interval
 from training.measure.report import (
     TIMELINE,
     PhotoSet,
@@ -29,6 +29,7 @@ from training.measure.report import (
     print_table,
     rung_shares,
 )
+from training.measure.verdict import judge
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -247,7 +248,7 @@ def test_page_tells_the_result_in_words(page: str, report: Report) -> None:
     saved = 100 * (1 - report.verdict.size_ratio)
     fixed = 100 * (1 - report.verdict.fixed_size_ratio)
     assert f"{saved:.0f} % fewer bytes at 1.000 agreement" in text
-    assert f"the best fixed quality saves {fixed:.0f} %" in text
+    assert f"the best fixed rung saves {fixed:.0f} %" in text
     assert report.verdict.sentence in text
     assert "On 400 held-out pictures (worth 311 independent ones" in text
     assert "a result this good would come up with probability 5 % at most" in text
@@ -260,7 +261,7 @@ def test_page_says_but_when_a_fixed_rung_does_better(report: Report) -> None:
     table = answers(FULL)
     wasteful = judge(table, baselines.random_rungs(table, rng()), rng=rng())
     text = replace(report, verdict=wasteful).to_html()
-    assert "but the best fixed quality saves" in text
+    assert "but the best fixed rung saves" in text
 
 
 @pytest.mark.parametrize(

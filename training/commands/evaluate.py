@@ -77,6 +77,7 @@ def _command(arguments: argparse.Namespace) -> int:
         return 0
     print(print_table(found.policies))
     print()
+    print(found.quality_verdict.sentence)
     print(found.verdict.sentence)
     print("The best fixed rungs are chosen in hindsight on the same pictures, which favours them.")
     print(f"Report: {page} ({document.name} beside it)")
@@ -142,6 +143,7 @@ def _report(
         policies=found.policies,
         gap_closed=found.gap_closed,
         verdict=found.verdict,
+        quality_verdict=found.quality_verdict,
         labels_bought=sum(table.calls + table.from_ledger for table in tables),
         cost_usd=job.labeller.cost_usd,
         decision_ms=measured.decision_ms,

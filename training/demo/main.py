@@ -98,22 +98,15 @@ def _main_line(
 ) -> story.Told:
     with stages.stage("loading MobileNetV2"):
         prefix, plain = load_prefix(confidence=True), load_prefix()
-    train = job.labelled(prefix, photos.train, FULL, "training photos")
-    held = job.labelled(prefix, photos.calibration, FULL, "calibration photos")
-    test = job.labelled(prefix, photos.test, FULL, "test photos")
-    paper = {
-        part: job.label(of, PAPER, f"the paper's ladder, {part}")
-        for part, of in (
-            ("training", photos.train),
-            ("calibration", photos.calibration),
-            ("test", photos.test),
-        )
-    }
+    both = tuple(dict.fromkeys((*FULL, *PAPER)))
+    train = job.labelled(prefix, photos.train, both, "training photos")
+    held = job.labelled(prefix, photos.calibration, both, "calibration photos")
+    test = job.labelled(prefix, photos.test, both, "test photos")
     with stages.stage("learning our agent"):
-        agent, _ = fit_bandit(prefix, train, held, goal)
+        agent, _ = fit_bandit(prefix, train.on(FULL), held.on(FULL), goal)
     with stages.stage("learning the paper's agent", PaperParameters().K) as step:
-        pooled = _without_confidence(train.features)
-        dqn, _ = fit_dqn(plain, Labelled(pooled, paper["training"]), goal, progress=step)
+        pooled = _without_confidence(train.on(PAPER))
+        dqn, _ = fit_dqn(plain, pooled, goal, progress=step)
     store = Store(plan.run / "store")
     with stages.stage("exporting, proving parity, publishing"):
         publish_run(agent, store, aliases=["current", f"scenery/{DAY}"])
@@ -125,23 +118,24 @@ def _main_line(
         train=train,
         held=held,
         test=test,
-        paper=paper,
-        pooled=_without_confidence(test.features).values,
+        pooled=_without_confidence(test).features.values,
         stream=stream,
         night=photos.night_test,
         synthetic=photos.synthetic,
         labels_bought=sum(
-            table.calls + table.from_ledger
-            for table in (train.table, held.table, test.table, *paper.values())
+            part.table.calls + part.table.from_ledger for part in (train, held, test)
         ),
     )
     with stages.stage("measuring and drawing"):
         return story.tell(plan, goal, seen, store, stages, command)
 
 
-def _without_confidence(features: Features) -> Features:
+def _without_confidence(labelled: Labelled) -> Labelled:
     """Return the pooled activations alone: the state of the paper's agent."""
-    return Features(features.values[:, :-CONFIDENCE], features.inputs, features.rows)
+    features = labelled.features
+    return Labelled(
+        Features(features.values[:, :-CONFIDENCE], features.inputs, features.rows), labelled.table
+    )
 
 
 def _drive(plan: Plan, job: Job, photos: Photos, stages: Stages) -> Stream:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edge_sdk.agent import load_agent
+from edge_sdk.ladder import FULL, PAPER
 from edge_sdk.policy import OperatingPoint
 from export.run import TrainingRun
 from model_store import Store
@@ -41,8 +42,7 @@ class Evidence:
 
     Attributes:
         agent, dqn: the trained agents.
-        train, held, test: our ladder's answers and features, by part.
-        paper: the paper ladder's answers, by part.
+        train, held, test: answers on both ladders and features, by part.
         pooled: the test photos' features for the paper's agent.
         stream: the device's day.
         night: held-out pictures of the night, for its histogram.
@@ -55,7 +55,6 @@ class Evidence:
     train: Labelled
     held: Labelled
     test: Labelled
-    paper: Mapping[str, AnswerTable]
     pooled: np.ndarray
     stream: Stream
     night: Sequence[View]
@@ -68,14 +67,12 @@ def tell(
 ) -> Told:
     """Measure, write the report and return what to print."""
     rng = np.random.default_rng(plan.seed)
-    test, features = seen.test.table, seen.test.features.values
+    features, table = seen.test.features.values, seen.test.table
+    known = concatenate([seen.train.table, seen.held.table])
     chosen = choices(seen.agent, features)
     found = compare_with_baselines(
-        Answers(test, concatenate([seen.train.table, seen.held.table])),
-        Answers(
-            seen.paper["test"],
-            concatenate([seen.paper["training"], seen.paper["calibration"]]),
-        ),
+        Answers(table.on(FULL), known.on(FULL)),
+        Answers(table.on(PAPER), known.on(PAPER)),
         chosen,
         scores=scores(seen.agent.head, features),
         target=plan.target,
@@ -91,7 +88,7 @@ def tell(
         photos={
             "train": _photo_set(seen.train.table),
             "calibration": _photo_set(seen.held.table),
-            "test": _photo_set(test),
+            "test": _photo_set(table),
         },
         backend={
             "name": goal.backend,
@@ -103,6 +100,7 @@ def tell(
         policies=found.policies,
         gap_closed=found.gap_closed,
         verdict=found.verdict,
+        quality_verdict=found.quality_verdict,
         labels_bought=seen.labels_bought,
         cost_usd=0.0,
         decision_ms=decision_ms,
@@ -120,6 +118,7 @@ def tell(
         [
             print_table(found.policies, metric=goal.metric),
             "",
+            found.quality_verdict.sentence,
             found.verdict.sentence,
             _certificate(seen.agent.operating_point),
             *_device(seen.stream),

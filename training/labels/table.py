@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +64,27 @@ class AnswerTable:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def on(self, ladder: Ladder) -> AnswerTable:
+        """Return the columns of another ladder, whose rungs are all on this table's.
+
+        Raises:
+            UsageError: a rung is not.
+        """
+        absent = [rung.name for rung in ladder if rung not in self.ladder]
+        if absent:
+            raise UsageError(
+                f"The table has no answers for {', '.join(absent)}; it has "
+                f"{', '.join(rung.name for rung in self.ladder)}."
+            )
+        columns = [self.ladder.index(rung) for rung in ladder]
+        return replace(
+            self,
+            ladder=ladder,
+            bytes=self.bytes[:, columns],
+            wire=self.wire[:, columns],
+            agreement={name: values[:, columns] for name, values in self.agreement.items()},
+        )
 
     @property
     def size_ratio(self) -> NDArray[np.float64]:

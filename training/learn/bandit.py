@@ -105,11 +105,10 @@ def fit_factored(
             if start is not None:
                 layer.weight.add_(start.weight)
                 layer.bias.add_(start.bias)
-    losses = (agreement.loss(folds, Penalties()), agreement.loss(folds, agreement_penalties))
-    report = FitReport(
-        agreement_penalties, size_penalties, (float(losses[0].mean()), float(losses[1].mean()))
-    )
-    return head.eval(), report
+    losses = [agreement.loss(folds, one) for one in (Penalties(), agreement_penalties)]
+    # There is no loss at all if only rungs that agree by construction were tried.
+    alone, chosen = (float(loss.mean()) if loss.size else 0.0 for loss in losses)
+    return head.eval(), FitReport(agreement_penalties, size_penalties, (alone, chosen))
 
 
 def _offsets(base: FactoredHead | None, seen: Observations) -> tuple[Array, Array]:

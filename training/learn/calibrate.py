@@ -2,8 +2,8 @@
 
 For a grid of trade-offs from the safest to the cheapest, test "agreement < t" with the exact
 binomial tail and stop at the first that cannot be rejected (fixed-sequence testing, so no
-correction is paid; https://arxiv.org/abs/2110.01052). The tail is exact for agreement of 0 or 1; for
-shares of labels Bentkus's bound holds, which is e times as large. Views of one photo are not
+correction is paid; https://arxiv.org/abs/2110.01052). The tail is exact for agreement of 0 or 1;
+for shares of labels Bentkus's bound holds, which is e times as large. Views of one photo are not
 independent: their number is divided by the design effect, estimated from the labels themselves.
 """
 

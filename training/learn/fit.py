@@ -77,6 +77,10 @@ class Labelled:
     features: Features
     table: AnswerTable
 
+    def on(self, ladder: Ladder) -> Labelled:
+        """Return the same pictures with the answers on another ladder."""
+        return Labelled(self.features, self.table.on(ladder))
+
 
 def fit_bandit(
     prefix: Prefix, train: Labelled, held: Labelled, goal: Goal

@@ -13,16 +13,11 @@ from edge_sdk.estimator import LoopParameters
 from edge_sdk.policy import OperatingPoint, choose
 from training.labels.table import AnswerTable
 from training.learn.calibrate import GRID, certified
-from training.measure.evaluate import (
-    PolicyResult,
-    Verdict,
-    evaluate_policies,
-    gap_interval,
-    judge,
-)
+from training.measure.evaluate import PolicyResult, evaluate_policies, gap_interval
 from training.measure.intervals import Interval
 from training.measure.monitoring import calls_per_image
 from training.measure.report import CurvePoint, agent_curve, fixed_curve
+from training.measure.verdict import Verdict, judge
 
 __all__ = ["Answers", "Comparison", "compare_with_baselines", "sweep"]
 
@@ -49,6 +44,7 @@ class Comparison:
 
     policies: Mapping[str, PolicyResult]
     verdict: Verdict
+    quality_verdict: Verdict
     gap_closed: Mapping[str, Interval | None]
     curve: Mapping[str, Sequence[CurvePoint]]
 
@@ -105,6 +101,14 @@ def compare_with_baselines(
     return Comparison(
         policies=policies,
         verdict=judge(own.test, chosen, rng=rng, metric=metric, target=target),
+        quality_verdict=judge(
+            own.test,
+            chosen,
+            rng=rng,
+            metric=metric,
+            against=paper.test,
+            opponent="fixed quality",
+        ),
         gap_closed=gaps,
         curve={
             "fixed_paper": fixed_curve(paper.test, metric=metric),

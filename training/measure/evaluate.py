@@ -1,19 +1,18 @@
-"""Measures policies on held-out pictures, and says in words whether the agent was worth it.
+"""Measures policies on held-out pictures.
 
 Everything here reads answers that were already paid for; nothing is uploaded. Not here: choosing
-rungs (``baselines``, the engines) and writing reports (``report``).
+rungs (``baselines``, the engines), saying what it means (``verdict``), the report.
 
     results = evaluate_policies(table, agent_choices, known=calibration, paper=paper_table,
                                 known_paper=paper_calibration, target=0.95, rng=rng)
-    print(judge(table, agent_choices, target=0.95, rng=rng).sentence)
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,20 +27,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PolicyResult",
-    "Verdict",
     "evaluate",
     "evaluate_policies",
     "gap_interval",
-    "judge",
 ]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-#: With fewer photos a bootstrap has next to nothing to resample; no verdict is drawn from it.
-LEAST_PHOTOS = 5
-#: Size ratios that differ by less are equal: a fixed rung must not beat itself by rounding.
-ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,35 +73,6 @@ REFERENCE = PolicyResult(
     agreement=dict.fromkeys(METRICS, _ONE),
     calls_per_image=_ONE,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """Is the agent at or below the best fixed rungs' bytes, at equal agreement?
-
-    Attributes:
-        outcome: ``better`` or ``worse`` if the interval of ``difference`` excludes zero, else
-            ``unclear``.
-        sentence: the same for people.
-        agreement: the agent's, where both are compared.
-        size_ratio: the agent's.
-        fixed_size_ratio: of the best mixture of fixed rungs with that agreement on the very same
-            pictures; it is found in hindsight, so no fixed rung could have done better.
-        difference: agent - fixed, paired; below zero is good.
-        saving: 1 - agent / fixed, paired.
-    """
-
-    outcome: Literal["better", "unclear", "worse"]
-    sentence: str
-    agreement: float
-    size_ratio: float
-    fixed_size_ratio: float
-    difference: Interval
-    saving: Interval
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return asdict(self)
 
 
 def evaluate(
@@ -196,47 +159,6 @@ def evaluate_policies(
     }
 
 
-def judge(
-    table: AnswerTable,
-    choices: Ints,
-    *,
-    rng: np.random.Generator,
-    metric: str = "any_hit",
-    target: float | None = None,
-) -> Verdict:
-    """Compare a policy with the fixed rungs of its own ladder, at equal agreement.
-
-    Args:
-        table: answers on pictures that the policy never saw.
-        choices: each picture's rung, (n,).
-        rng: source of the bootstrap.
-        metric: which agreement.
-        target: the agreement target; missing it is said in the sentence.
-    """
-    sizes = baselines.chosen(table.size_ratio, choices)
-    agrees = baselines.chosen(table.agreement[metric], choices)
-
-    def compared(weights: Floats) -> tuple[float, float]:
-        size, agreement = np.average([sizes, agrees], axis=1, weights=weights)
-        points = baselines.fixed_points(table, metric=metric, weights=weights)
-        best = baselines.size_at_agreement(points, float(agreement))
-        return float(size) - best, 1 - float(size) / best
-
-    difference, saving = bootstrap(compared, table.groups, rng=rng)
-    photos = len(np.unique(table.groups))
-    outcome = _outcome(difference) if photos >= LEAST_PHOTOS else "unclear"
-    agreement = float(agrees.mean())
-    return Verdict(
-        outcome=outcome,
-        sentence=_sentence(outcome, saving, agreement, photos) + _missed(agreement, target),
-        agreement=agreement,
-        size_ratio=float(sizes.mean()),
-        fixed_size_ratio=float(sizes.mean()) - difference.mean,
-        difference=difference,
-        saving=saving,
-    )
-
-
 def gap_interval(
     table: AnswerTable, choices: Ints, *, rng: np.random.Generator, metric: str = "any_hit"
 ) -> Interval | None:
@@ -274,48 +196,3 @@ def _evaluate(
         calls_per_image=calls_per_image,
         rung=rung,
     )
-
-
-def _outcome(difference: Interval) -> Literal["better", "unclear", "worse"]:
-    if difference.hi < -ROUNDING:
-        return "better"
-    return "worse" if difference.lo > ROUNDING else "unclear"
-
-
-def _sentence(outcome: str, saving: Interval, agreement: float, photos: int) -> str:
-    amount = (
-        f"it sends {_bytes(saving.mean)} the best mixture of fixed rungs at the same "
-        f"agreement of {agreement:.3f} (95 % interval {_range(saving)}), on {photos} photos it "
-        "never saw"
-    )
-    if photos < LEAST_PHOTOS:
-        return f"No verdict, {photos} photos are too few to tell: {amount}."
-    if outcome == "better":
-        return f"The agent beats the best fixed rung: {amount}."
-    if outcome == "worse":
-        return f"The agent does not beat the best fixed rung: {amount}. Use the fixed rung."
-    return (
-        "It is not shown that the agent beats the best fixed rung, because the interval includes "
-        f"zero: {amount}."
-    )
-
-
-def _bytes(saving: float) -> str:
-    return "as many bytes as" if abs(saving) < 0.0005 else f"{_amount(saving)} bytes than"
-
-
-def _amount(saving: float) -> str:
-    return f"{100 * abs(saving):.1f} % " + ("fewer" if saving >= 0 else "more")
-
-
-def _range(saving: Interval) -> str:
-    if saving.lo < 0 <= saving.hi:
-        return f"{_amount(saving.lo)} to {_amount(saving.hi)}"
-    smaller, larger = sorted((saving.lo, saving.hi), key=abs)
-    return f"{100 * abs(smaller):.1f} % to {_amount(larger)}"
-
-
-def _missed(agreement: float, target: float | None) -> str:
-    if target is None or agreement >= target:
-        return ""
-    return f" Its agreement there, {agreement:.3f}, is below the target of {target:g}."

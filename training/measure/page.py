@@ -50,8 +50,7 @@ def render(document: Json, rungs: Sequence[str]) -> str:
     template = resources.files(__package__).joinpath("report_template.html")
     return Template(template.read_text(encoding="utf-8")).substitute(
         headline=_headline(document),
-        verdict=_text(document["verdict"]["sentence"]).replace(" %", "&nbsp;%"),
-        outcome=_text(document["verdict"]["outcome"]),
+        verdicts="\n".join(_verdict(one) for one in _verdicts(document)),
         bars=_bars(document),
         policies=_policies(document),
         fixed=_fixed(document),
@@ -75,24 +74,35 @@ def _percent(share: float, digits: int = 0) -> str:
     return f"{100 * share:.{digits}f}&nbsp;%"
 
 
+def _verdicts(document: Json) -> list[Json]:
+    """The qualities that everybody knows first, then the harder opponent."""
+    return [one for one in (document.get("quality_verdict"), document["verdict"]) if one]
+
+
+def _verdict(verdict: Json) -> str:
+    sentence = _text(verdict["sentence"]).replace(" %", "&nbsp;%")
+    return f'<p class="verdict {_text(verdict["outcome"])}">{sentence}</p>'
+
+
 def _headline(document: Json) -> str:
-    verdict = document["verdict"]
+    verdict = _verdicts(document)[0]
+    noun = "quality" if document.get("quality_verdict") else "rung"
     saved, fixed = 1 - verdict["size_ratio"], 1 - verdict["fixed_size_ratio"]
     words = "fewer bytes" if saved >= 0 else "more bytes"
     but = "but " if fixed > saved else ""
     return (
         f"<strong>{_percent(abs(saved))}</strong> <span>{words} at {verdict['agreement']:.3f} "
-        f"agreement; {but}the best fixed quality saves {_percent(fixed)}.</span>"
+        f"agreement; {but}the best fixed {noun} saves {_percent(fixed)}.</span>"
     )
 
 
 def _bars(document: Json) -> str:
     verdict = document["verdict"]
-    sizes = {
-        "reference": 1.0,
-        "best fixed": verdict["fixed_size_ratio"],
-        "our agent": verdict["size_ratio"],
-    }
+    sizes = {"reference": 1.0}
+    if document.get("quality_verdict"):
+        sizes["best fixed quality"] = document["quality_verdict"]["fixed_size_ratio"]
+    sizes["best fixed rung"] = verdict["fixed_size_ratio"]
+    sizes["our agent"] = verdict["size_ratio"]
     longest = max(sizes.values())
     return "".join(
         f'<div class="bar"><span>{title}</span><i style="width:{100 * size / longest:.2f}%"></i>'

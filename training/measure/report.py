@@ -23,8 +23,9 @@ from edge_sdk.policy import OperatingPoint
 from model_store.errors import UsageError
 from model_store.files import write_atomic, write_json
 from training.measure import baselines, page
-from training.measure.evaluate import PolicyResult, Verdict
+from training.measure.evaluate import PolicyResult
 from training.measure.intervals import Interval
+from training.measure.verdict import Verdict
 
 if TYPE_CHECKING:
     from training.labels.table import AnswerTable
@@ -88,7 +89,8 @@ class Report:
         operating_point: the trade-off with its certificate.
         policies: from ``evaluate.evaluate_policies``.
         gap_closed: policy to its gap closed, None where there is no gap.
-        verdict: from ``evaluate.judge``.
+        verdict: from ``verdict.judge``, against the fixed rungs of the agent's own ladder.
+        quality_verdict: the same against the paper's ten qualities, or None.
         labels_bought: answers paid for, over the whole run.
         cost_usd: what they cost.
         decision_ms: median time to choose a rung.
@@ -122,6 +124,7 @@ class Report:
     timeline: Mapping[str, Sequence[Any]] | None = None
     synthetic: Sequence[str] = field(default_factory=tuple)
     metric: str = "any_hit"
+    quality_verdict: Verdict | None = None
 
     def __post_init__(self) -> None:
         if self.timeline is None:
@@ -150,6 +153,7 @@ class Report:
                     name: closed and closed.as_dict() for name, closed in self.gap_closed.items()
                 },
                 "verdict": self.verdict.as_dict(),
+                "quality_verdict": self.quality_verdict and self.quality_verdict.as_dict(),
                 "labels_bought": self.labels_bought,
                 "cost_usd": self.cost_usd,
                 "decision_ms": self.decision_ms,
