@@ -90,6 +90,11 @@ def load_agent(stored: StoredAgent, *, provider: str = "cpu", strict: bool = Fal
         )
     if not manifest.operating_points:
         raise EngineError(f"Agent {manifest.id} has no operating point; publish it again.")
+    point = OperatingPoint.from_dict(manifest.operating_points[0])
+    if point.trade_off is not None and not engine.factored:
+        raise EngineError(
+            f"Agent {manifest.id} has a trade-off, but its engine predicts no agreement and size."
+        )
     if manifest.probe:
         probe.check(engine, manifest.probe)
     scenery = manifest.scenery or {}
@@ -97,7 +102,7 @@ def load_agent(stored: StoredAgent, *, provider: str = "cpu", strict: bool = Fal
     return Agent(
         id=manifest.id,
         engine=engine,
-        operating_point=OperatingPoint.from_dict(manifest.operating_points[0]),
+        operating_point=point,
         scenery=str(scenery.get("name", "")),
         signature=Signature.from_dict(signature) if signature else None,
     )

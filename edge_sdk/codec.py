@@ -2,7 +2,8 @@ r"""Read any picture safely, and encode a rung: the only place where Pillow touc
 
 >>> from PIL import Image
 >>> from edge_sdk.codec import encode, load
->>> from edge_sdk.ladder import REFERENCE
+>>> from edge_sdk.jpeg import without_metadata
+from edge_sdk.ladder import REFERENCE
 >>> picture = load(Image.new("RGBA", (64, 48), (255, 0, 0, 0)))
 >>> picture.image.mode, picture.image.size
 ('RGB', (64, 48))
@@ -24,6 +25,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from edge_sdk.errors import ImageError
+from edge_sdk.jpeg import without_metadata
 from edge_sdk.ladder import Rung
 
 __all__ = ["MAX_PIXELS", "Picture", "encode", "load", "scaled_size"]
@@ -51,7 +53,7 @@ class Picture:
 
     Attributes:
         image: upright, mode RGB, 8 bits.
-        jpeg: the source file's bytes if it is itself an upright colour or grey JPEG, so that it
+        jpeg: the source file without metadata if it is an upright colour or grey JPEG, so that it
             could be uploaded untouched; None otherwise.
     """
 
@@ -77,7 +79,9 @@ def load(source: str | Path | bytes | Image.Image | np.ndarray[Any, Any]) -> Pic
     with _reading(f"{name} ({len(data)} bytes)"), Image.open(io.BytesIO(data)) as opened:
         _check_size(opened.size, name)
         opened.load()
-        return Picture(_upright_rgb(opened), data if _is_plain_jpeg(opened) else None)
+        return Picture(
+            _upright_rgb(opened), without_metadata(data) if _is_plain_jpeg(opened) else None
+        )
 
 
 def encode(image: Image.Image, rung: Rung) -> bytes:

@@ -102,9 +102,6 @@ def test_four_threads_get_what_one_gets(make_engine: MakeEngine) -> None:
             np.testing.assert_array_equal(got.features, expected.features)
 
 
-# --- what is no engine ------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("data", [b"", b"not a model", bytes(range(256)) * 8])
 def test_bytes_that_are_no_model_are_refused(data: bytes) -> None:
     with pytest.raises(EngineError, match=rf"cannot be loaded \({len(data)} bytes: "):
@@ -160,9 +157,6 @@ def test_other_inputs_are_refused(
 ) -> None:
     with pytest.raises(EngineError, match=message):
         OnnxEngine(make_engine(**changes))
-
-
-# --- providers --------------------------------------------------------------------------------
 
 
 def test_an_unknown_provider_is_refused_with_the_known_ones(make_engine: MakeEngine) -> None:

@@ -160,9 +160,6 @@ def test_an_agent_gets_another_alias(
     assert "Parity" not in capsys.readouterr().out
 
 
-# --- what goes wrong --------------------------------------------------------------------------
-
-
 def test_a_missing_run_is_a_usage_error(
     tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,9 +40,6 @@ def images() -> torch.Tensor:
     return torch.from_numpy(rng.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8))
 
 
-# --- the prefix -------------------------------------------------------------------------------
-
-
 def test_the_prefix_is_torchvisions_network_on_normalised_pixels(images: torch.Tensor) -> None:
     from torchvision.models import mobilenet_v2
 
@@ -102,9 +99,6 @@ def test_a_cut_outside_the_network_is_refused(cut: int) -> None:
 def test_confidence_needs_the_whole_network() -> None:
     with pytest.raises(UsageError, match="no classifier to take confidence from; use 19"):
         Prefix(None, cut=7, confidence=True)
-
-
-# --- heads ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(1.0, 0.0), (2.5, -0.25)])

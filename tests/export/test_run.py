@@ -61,9 +61,6 @@ def test_a_run_is_four_files_and_the_last_one_makes_it_whole(
     assert written[-1] == "run.json"
 
 
-# --- heads ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("make", "ladder"),
     [
@@ -85,9 +82,6 @@ def test_a_head_comes_back_from_its_parameters(
     assert not again.training
     for got, expected in zip(again(features), head(features), strict=True):
         torch.testing.assert_close(got, expected)
-
-
-# --- what is no run ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("part", PARTS)

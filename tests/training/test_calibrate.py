@@ -63,9 +63,9 @@ def test_the_tail_is_the_binomial_distribution(n: int, share: float, target: flo
 
 @given(n=st.floats(1.0, 500.0), share=st.floats(0.0, 1.0), target=st.floats(0.01, 0.999))
 def test_fractions_are_rounded_against_us(n: int, share: float, target: float) -> None:
-    tail, errors = exact_tail(share * n, n, target), share * n
-    assert tail >= exact_tail(math.floor(errors), math.ceil(n), target) - 1e-9
-    assert 0.0 <= tail <= 1.0
+    errors, trials = math.ceil(share * n - 1e-9), math.floor(n + 1e-9)
+    expected = binom.cdf(errors, trials, 1.0 - target)
+    assert exact_tail(share * n, n, target) == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
 def test_rounding_noise_is_no_fraction() -> None:

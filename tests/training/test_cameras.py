@@ -56,7 +56,7 @@ def test_dark_is_hot_and_nothing_wraps_around() -> None:
         assert np.abs(flat - flat.mean()).max() < 40
 
 
-def test_noise_at_both_ends_of_the_range_is_clipped() -> None:
+def test_noise_at_both_ends_of_the_range_does_not_wrap_around_either() -> None:
     """A scene of rare extremes: the stretch saturates, and noise goes on top."""
     pixels = np.full((200, 200, 3), 128, dtype=np.uint8)
     pixels[:20], pixels[-20:] = 0, 255

@@ -179,7 +179,7 @@ def test_the_covariance_is_how_far_estimates_stray() -> None:
     assert np.cov(np.transpose(estimates)) == pytest.approx(expected, rel=0.3, abs=0.005)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(0, 3), (1, 1), (9000, 7), (40, 600)])
+@pytest.mark.parametrize(("rows", "columns"), [(0, 3), (1, 1), (9000, 7), (40, 300)])
 def test_any_shape_of_design_can_be_solved(rows: int, columns: int) -> None:
     rng = np.random.default_rng(0)
     design, target = rng.normal(size=(rows, columns)), rng.random(rows)

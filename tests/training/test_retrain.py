@@ -147,6 +147,20 @@ def test_the_new_engine_has_the_parents_prefix_and_knows_the_new_scenery(
     assert expected.mean() < hoped.mean()
 
 
+def test_a_dozen_answers_keep_what_the_parent_knows_of_pictures(
+    house: House, tmp_path: Path, make_labelled: MakeLabelled
+) -> None:
+    """Too few to learn that bright pictures bear more; the parent's head says so."""
+    memory = remember(tmp_path / "memory.sqlite", make_labelled(4, 12, harder=3.0), each=1)
+    agent = retrain(house.request(memory=str(memory), scenery="dawn"))
+    engine = OnnxEngine(house.store.load(agent.id).file("engine"))
+    shades = np.array([60, 200], dtype=np.uint8)[:, None, None, None]
+    agreement = engine.run(np.tile(shades, (1, 16, 16, 3))).agreement
+    assert agreement is not None
+    dark, bright = agreement.mean(axis=1)
+    assert bright > dark + 0.2
+
+
 def test_the_same_request_makes_the_same_agent(house: House, made: Manifest) -> None:
     assert retrain(house.request()).id == made.id
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_sdk.preprocess import to_input
+from export.fuse import export_prefix
 from export.network import WHOLE, Prefix
 from model_store.errors import EnvironmentMissing, UsageError
 from training import assets
@@ -21,11 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Features", "extract", "load_prefix"]
 
-#: Pictures per pass through the prefix.
-BATCH = 16
-
-#: Pictures decoded at once; Pillow lets go of the interpreter's lock while it works.
-OPENERS = 2
+#: Pictures under way at once; decoding, resizing and the runtime let go of the interpreter's lock.
+WORKERS = 2
 
 #: Inputs kept for the parity gate.
 KEEP = 48
@@ -89,24 +87,35 @@ def extract(
 
     Args:
         prefix: the torch module.
-        views: opened one by one; a batch of inputs is all that is kept in memory.
+        views: opened one by one, not kept.
         rng: chooses the inputs that are kept for the parity gate.
         progress: called with the number of views done since the last call.
     """
-    import torch
-
     rows = np.sort(rng.choice(len(views), size=min(KEEP, len(views)), replace=False))
-    values, inputs, wanted = [], [], set(rows.tolist())
-    with ThreadPoolExecutor(OPENERS, thread_name_prefix="features") as pool:
-        for start in range(0, len(views), BATCH):
-            opened = pool.map(lambda view: to_input(view.open(), prefix.side), _batch(views, start))
-            batch = list(opened)
-            inputs += [one for index, one in enumerate(batch, start) if index in wanted]
-            with torch.inference_mode():
-                values.append(prefix(torch.from_numpy(np.concatenate(batch))).numpy())
-            progress(len(batch))
+    wanted = set(rows.tolist())
+    session = _session(prefix)
+
+    def one(index: int) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
+        pixels = to_input(views[index].open(), prefix.side)
+        return session.run(None, {"image": pixels})[0], pixels if index in wanted else None
+
+    values, inputs = [], []
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="features") as pool:
+        for value, pixels in pool.map(one, range(len(views))):
+            values.append(value)
+            inputs += [] if pixels is None else [pixels]
+            progress(1)
     return Features(np.concatenate(values), np.concatenate(inputs), rows)
 
 
-def _batch(views: Sequence[View], start: int) -> Sequence[View]:
-    return views[start : start + BATCH]
+def _session(prefix: Prefix) -> Any:
+    """Run the prefix as devices do, on ONNX Runtime: several times faster than torch on a CPU.
+
+    That torch agrees is what the parity gate proves, with the torch prefix and these inputs.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # pictures go through in parallel instead
+    model = export_prefix(prefix, assets.cache_dir() / "prefix")
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

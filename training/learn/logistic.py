@@ -105,7 +105,7 @@ def _gram(design: Array, weight: Array) -> Array:
     leave fewer cores than it counts, they wait for each other ten times as long as they compute.
     """
     columns = design.shape[1]
-    rows = max(1, _BLOCK // max(1, columns**2))
+    rows = max(8, _BLOCK // max(1, columns**2))
     total = np.zeros((columns, columns))
     for start in range(0, len(design), rows):
         block = design[start : start + rows]
