@@ -2,8 +2,7 @@ r"""Read any picture safely, and encode a rung: the only place where Pillow touc
 
 >>> from PIL import Image
 >>> from edge_sdk.codec import encode, load
->>> from edge_sdk.jpeg import without_metadata
-from edge_sdk.ladder import REFERENCE
+>>> from edge_sdk.ladder import REFERENCE
 >>> picture = load(Image.new("RGBA", (64, 48), (255, 0, 0, 0)))
 >>> picture.image.mode, picture.image.size
 ('RGB', (64, 48))

@@ -87,6 +87,8 @@ class OnnxEngine:
         self.ladder = _check_metadata(metadata)
         self.side = _check_signature(self._session, len(self.ladder))
         there = {output.name for output in self._session.get_outputs()}
+        #: Whether agreement and size are predicted apart, so that a trade-off can be applied.
+        self.factored = {"agreement", "size_ratio"} <= there
         self._outputs = [name for name in Scores.__dataclass_fields__ if name in there]
 
     def run(self, images: NDArray[np.uint8]) -> Scores:
