@@ -17,7 +17,10 @@ __all__ = ["when_parent_ends"]
 
 def when_parent_ends(told: Callable[[], object]) -> None:
     """Call ``told`` from another thread when the pipe on standard input ends, if it is a pipe."""
-    descriptor = sys.stdin.fileno() if sys.stdin else -1
+    try:
+        descriptor = sys.stdin.fileno()
+    except (AttributeError, OSError, ValueError):  # no standard input, a replaced or a closed one
+        return
     if _is_pipe(descriptor):
         threading.Thread(
             target=_watch, args=(descriptor, told), name="parent-watch", daemon=True

@@ -118,14 +118,9 @@ def exact_tail(errors: float, n: float, target: float) -> float:
     return min(1.0, math.fsum(math.exp(term) for term in terms))
 
 
-def images_needed(target: float, delta: float, risk: float = 0.0) -> int:
-    """Return how many independent pictures certify ``target`` when ``risk`` of them disagree."""
-    if risk > 1.0 - target - 1e-9:
-        raise UsageError(f"A risk of {risk} can never certify an agreement of {target}.")
-    n = 1
-    while exact_tail(risk * n, n, target) > delta:
-        n += 1
-    return n
+def images_needed(target: float, delta: float) -> int:
+    """Return how many independent pictures certify ``target`` if all of them agree: t^n ≤ δ."""
+    return math.ceil(math.log(delta) / math.log(target) - 1e-9)
 
 
 def design_effect(agreement: Array, groups: NDArray[Any]) -> float:

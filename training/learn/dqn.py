@@ -1,14 +1,15 @@
 """Algorithm 1 of the paper to the letter: Deep Q-learning of a compression policy.
 
-Kept as the faithful implementation and as the opponent in every comparison. Read :func:`train_dqn`
-beside the paper's listing; line numbers in comments are the paper's.
+Kept as the faithful implementation and as the opponent in every comparison. Read it beside the
+paper's listing: line numbers in comments are the paper's.
 
     head, trace = train_dqn(environment, PaperParameters(), rng=np.random.default_rng(0))
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -97,6 +98,16 @@ def train_dqn(
         rng: exploration, mini-batches and initial weights.
         progress: called with 1 after every step.
     """
+    with _one_thread():
+        return _algorithm_1(environment, parameters, rng, progress)
+
+
+def _algorithm_1(
+    environment: Environment,
+    parameters: PaperParameters,
+    rng: np.random.Generator,
+    progress: Callable[[int], object],
+) -> tuple[DQNHead, Trace]:
     torch.manual_seed(int(rng.integers(2**63)))
     memory = ReplayBuffer(parameters.N, environment.dimension)  # line 1
     q = DQNHead(environment.dimension, environment.rungs, parameters.hidden)  # line 2
@@ -119,6 +130,17 @@ def train_dqn(
             epsilon = max(parameters.mu_dec * epsilon, parameters.epsilon_min)  # line 21
         progress(1)
     return q.eval(), trace
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one thread: for matrices this small a pool costs more than it gives."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _best(q: DQNHead, features: np.ndarray) -> int:
