@@ -65,11 +65,13 @@ class Signature:
             and bool(np.isfinite(self.mean).all() and np.isfinite(self.std).all())
             and bool((self.std > 0).all())
             and 0 <= self.radius < np.inf
+            and min(self.window, self.n) >= 1
         )
         if not usable:
             raise UsageError(
-                f"A scenery signature has mean {self.mean.shape}, std {self.std.shape} and radius "
-                f"{self.radius}; allowed are equally long, finite vectors, std > 0, radius >= 0."
+                f"A scenery signature has mean {self.mean.shape}, std {self.std.shape}, radius "
+                f"{self.radius}, window {self.window} and n {self.n}; allowed are equally long, "
+                "finite vectors, std > 0, radius >= 0, window and n of 1 or more."
             )
 
     @classmethod
@@ -121,12 +123,14 @@ class Signature:
     def near(self, features: NDArray[Any], slack: float = SLACK) -> bool:
         """Tell whether a window of pictures (N, D) belongs to this scenery.
 
-        It does if its distance is at most the radius times ``slack``; means of fewer pictures than
-        the radius was measured with stray further by chance, as the root of their number.
+        It does if its distance is at most the radius times ``slack``. The radius was measured
+        between windows and the other pictures; both means stray by chance, as the root of one over
+        their number, and here there are other numbers of pictures.
         """
         if features.shape[1] != self.mean.size:
             return False
-        by_chance = max(1.0, self.window / len(features)) ** 0.5
+        measured = 1.0 / self.window + 1.0 / max(1, self.n - self.window)
+        by_chance = ((1.0 / len(features) + 1.0 / self.n) / measured) ** 0.5
         return bool(self.distance(features) <= self.radius * by_chance * slack)
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.metadata
 from collections.abc import Callable
 
 from edge_sdk.backends.base import Backend
@@ -25,10 +26,10 @@ Factory = Callable[[Spec], Backend]
 _OWN = {"baidu": "edge_sdk.backends.baidu"}
 
 #: Scheme -> who registers it, for those that live on a higher floor.
-_ELSEWHERE = {
-    "local": "the package training (pip install 'adacompress[train]'), "
-    "which registers it with training.cloud.local.register_local()"
-}
+_ELSEWHERE = {"local": "the package training; run `pip install 'adacompress[train]'`"}
+
+#: Installed packages may provide services: ``scheme = "module:function_of_a_spec"``.
+ENTRY_POINTS = "adacompress.backends"
 
 _registered: dict[str, Factory] = {}
 
@@ -60,6 +61,9 @@ def _factory(scheme: str) -> Factory:
     if scheme in _OWN:
         factory: Factory = importlib.import_module(_OWN[scheme]).open_spec
         return factory
+    for provided in importlib.metadata.entry_points(group=ENTRY_POINTS, name=scheme):
+        plugin: Factory = provided.load()
+        return plugin
     if scheme in _ELSEWHERE:
         raise UsageError(f"The backend scheme {scheme!r} is provided by {_ELSEWHERE[scheme]}.")
     known = known_schemes()

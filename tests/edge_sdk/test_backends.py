@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import io
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 
 import pytest
 from hypothesis import given
@@ -125,7 +128,24 @@ def test_an_unknown_scheme_is_named_with_the_known_ones_and_a_suggestion(registr
         open_backend("baidoo://host")
 
 
-def test_an_unregistered_local_scheme_names_the_package_that_provides_it(registry: None) -> None:
+def test_an_installed_package_may_provide_a_scheme(
+    registry: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = "adacompress.backends"
+    made = EntryPoint("mine", "edge_sdk.backends.baidu:open_spec", group)
+
+    def installed(**selection: str) -> list[EntryPoint]:
+        return [made] if selection == {"group": group, "name": "mine"} else []
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", installed)
+    with contextlib.closing(open_backend("mine://127.0.0.1")) as backend:
+        assert backend.name == "baidu://127.0.0.1"
+
+
+def test_a_local_scheme_that_nobody_provides_names_the_package_that_would(
+    registry: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_selection: [])
     with pytest.raises(UsageError, match=r"'local' is provided by the package training"):
         open_backend("local:efficientnet-lite0")
 

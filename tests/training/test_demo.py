@@ -24,14 +24,14 @@ from training.measure import report
 SCHEMA = Path(report.__file__).with_name("report.schema.json")
 
 #: Enough pictures for every state of the loop, too few for a certificate.
-SIZES = Sizes(views=1, shares=(0.4, 0.3, 0.3), day=14, night=46, day_again=36, retrain_after=16)
+SIZES = Sizes(views=1, shares=(0.5, 0.25, 0.25), day=30, night=80, day_again=60, retrain_after=20)
 
 
 @pytest.fixture(scope="module")
 def folder(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty photos and a truncated one."""
+    """Forty photos and a truncated one."""
     made = tmp_path_factory.mktemp("photos")
-    for path in assets.photos("objects"):
+    for path in [*assets.photos("objects"), *assets.photos("places")[:20]]:
         shutil.copy(path, made)
     whole = assets.photos("places")[0].read_bytes()
     (made / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
@@ -39,7 +39,7 @@ def folder(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def small(folder: Path, run: Path) -> Plan:
-    loop = LoopParameters(n=8, A_0=0.5, r_th=-1.0)
+    loop = LoopParameters(n=16, A_0=0.5, r_th=-1.0)
     return Plan(run=run, sizes=SIZES, images=folder, loop=loop, long_side=256)
 
 
@@ -68,7 +68,7 @@ def test_the_report_is_valid_and_complete(told: tuple[Plan, Told]) -> None:
         document["photos"]["train"]["photos"]
         + document["photos"]["calibration"]["photos"]
         + (document["photos"]["test"]["photos"])
-        == 20
+        == 40
     )
     assert set(document["timeline"]["scenery"]) == {"day", "night"}
     assert any("synthetic" in note for note in document["synthetic"])

@@ -11,7 +11,7 @@ from edge_sdk.backends.limits import check_limits
 from edge_sdk.errors import BackendRejected, ImageError
 from training.cloud.models import Model, open_classifier
 
-__all__ = ["LocalBackend", "register_local"]
+__all__ = ["LocalBackend", "open_local", "register_local"]
 
 
 class LocalBackend:
@@ -53,10 +53,11 @@ class LocalBackend:
         """Do nothing; the model goes with the last reference to it."""
 
 
-def register_local() -> None:
-    """Let ``open_backend("local:MODEL")`` open the models of ``training.cloud.models``."""
-    register("local", _open)
-
-
-def _open(spec: Spec) -> LocalBackend:
+def open_local(spec: Spec) -> LocalBackend:
+    """Open ``local:MODEL``; this is also the package's entry point for the scheme."""
     return LocalBackend(open_classifier(spec.path))
+
+
+def register_local() -> None:
+    """Let ``open_backend("local:MODEL")`` work where the package runs without being installed."""
+    register("local", open_local)

@@ -205,7 +205,7 @@ def _facts(
             "fingerprint": fingerprint(tables),
             "photos": len({group for table in tables for group in table.groups}),
             "images": sum(len(table.keys) for table in tables),
-            "labels_bought": sum(table.calls for table in tables),
+            "labels_bought": sum(table.calls + table.from_ledger for table in tables),
             "seed": goal.seed,
             "rungs": len(ladder),
             "prefix": {

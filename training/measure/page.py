@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from training.measure import figures, style
 
-__all__ = ["TITLES", "render"]
+__all__ = ["TITLES", "main_figures", "render"]
 
 #: Rows of the main table; every fixed rung for itself follows in a second one.
 TITLES: Mapping[str, str] = {
@@ -160,15 +160,27 @@ def _both_widths(draw: Any, description: str) -> str:
     return f'<div class="card" role="img" aria-label="{_text(description)}">{drawn}</div>'
 
 
+def main_figures(document: Json) -> dict[str, str]:
+    """Return the curve, and the timeline if there was a stream, as SVG by name."""
+    drawn = {"curve": _curve_svg(document, "wide")}
+    if document["timeline"]:
+        drawn["timeline"] = figures.timeline(document["timeline"])
+    return drawn
+
+
+def _curve_svg(document: Json, width: style.Width) -> str:
+    return figures.rate_agreement(
+        document["curve"],
+        document["policies"],
+        metric=document["metric"],
+        target=document["operating_point"]["target"],
+        width=width,
+    )
+
+
 def _curve(document: Json) -> str:
     return _both_widths(
-        lambda width: figures.rate_agreement(
-            document["curve"],
-            document["policies"],
-            metric=document["metric"],
-            target=document["operating_point"]["target"],
-            width=width,
-        ),
+        lambda width: _curve_svg(document, width),
         "Agreement over size ratio of fixed rungs, the agent and the other policies",
     )
 

@@ -178,10 +178,15 @@ class Report:
         return page.render(self.to_json(), [rung.name for rung in self.ladder])
 
     def write(self, folder: Path) -> tuple[Path, Path]:
-        """Write ``report.json``, then ``report.html``; return their paths."""
+        """Write ``report.json``, then ``report.html``; return their paths.
+
+        The two main figures are also left as ``curve.svg`` and ``timeline.svg``.
+        """
         document, drawing = folder / "report.json", folder / "report.html"
         write_json(document, self.to_json())
         write_atomic(drawing, self.to_html().encode())
+        for name, svg in page.main_figures(self.to_json()).items():
+            write_atomic(folder / f"{name}.svg", svg.encode())
         return document, drawing
 
 
