@@ -16,6 +16,7 @@ $(VENV)/ready: pyproject.toml training/assets.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	$(BIN)/python -m training assets
+	$(BIN)/python -m training demo --prepare
 	touch $@
 
 demo: $(VENV)/ready ## install, run the whole job on built-in photos, show the saving

@@ -27,6 +27,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--model", default="efficientnet-lite0", help="the local cloud's")
     parser.add_argument("--port", type=int, default=0, help="the local cloud's; 0 takes a free one")
     parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument(
+        "--prepare", action="store_true", help="only convert the weights, once for all runs"
+    )
     parser.add_argument("--json", action="store_true", help="print the report's JSON on stdout")
     parser.set_defaults(handler=_command)
 
@@ -35,6 +38,11 @@ def _command(arguments: argparse.Namespace) -> int:
     # Two cores: the cloud has one of them, and a thread pool as large as the machine would fight
     # it. Set before torch is imported, because its pool is sized then.
     os.environ.setdefault("OMP_NUM_THREADS", "2")
+    if arguments.prepare:
+        from training.demo.prepare import prepare
+
+        prepare(arguments.model)
+        return 0
     from model_store.cli import print_json
     from model_store.files import read_json
     from training.demo.main import run_demo

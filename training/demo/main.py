@@ -168,11 +168,17 @@ def _photos(plan: Plan, stages: Stages) -> Photos:
     if plan.images:
         with stages.stage("looking at the photos"):
             paths = readable(paths, stages.say)
+    if plan.sizes.photos and not plan.images:
+        paths = [paths[place] for place in _spread(len(paths), plan.sizes.photos)]
     # Crops only, as in the stream: a whole photo among crops would be another scenery.
-    every = views(paths, plan.sizes.views, long_side=plan.long_side, seed=plan.seed, whole=False)
+    every = views(
+        paths, plan.sizes.views, long_side=plan.sizes.long_side, seed=plan.seed, whole=False
+    )
     train, calibration, test = split_by_photo(every, plan.sizes.shares, seed=plan.seed)
     held_out = sorted({view.path for view in test})
-    crops = views(held_out, STREAM_VIEWS, long_side=plan.long_side, seed=plan.seed + 1, whole=False)
+    crops = views(
+        held_out, STREAM_VIEWS, long_side=plan.sizes.long_side, seed=plan.seed + 1, whole=False
+    )
     by_night, synthetic = _by_night(plan, crops, stages)
     by_night_test, _ = _by_night(plan, test, stages)
     order = np.random.default_rng(plan.seed)
@@ -186,6 +192,11 @@ def _photos(plan: Plan, stages: Stages) -> Photos:
     return Photos(train, calibration, test, segments, by_night_test, synthetic)
 
 
+def _spread(count: int, wanted: int) -> list[int]:
+    """Return ``wanted`` places, evenly spread over ``count``; all if there are fewer."""
+    return sorted({index * count // wanted for index in range(wanted)})
+
+
 def _by_night(plan: Plan, crops: Sequence[View], stages: Stages) -> tuple[list[View], list[str]]:
     if plan.night is None:
         seen = [view.through(thermal_camera, index) for index, view in enumerate(crops)]
@@ -197,7 +208,7 @@ def _by_night(plan: Plan, crops: Sequence[View], stages: Stages) -> tuple[list[V
         return seen, [note]
     paths = readable(find_photos(plan.night), stages.say)
     each = -(-len(crops) // len(paths))
-    return views(paths, each, long_side=plan.long_side, seed=plan.seed), []
+    return views(paths, each, long_side=plan.sizes.long_side, seed=plan.seed), []
 
 
 def _shuffled(items: Sequence[View], rng: np.random.Generator) -> list[View]:

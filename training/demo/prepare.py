@@ -1,0 +1,21 @@
+"""Convert the weights to ONNX once, so that no later run has to: part of the installation."""
+
+from __future__ import annotations
+
+from export.fuse import export_prefix
+from training import assets
+from training.cloud.models import open_classifier
+from training.learn.features import load_prefix
+
+__all__ = ["prepare"]
+
+
+def prepare(model: str) -> None:
+    """Fill the cache folder with the cloud's classifier and the agents' prefixes.
+
+    Args:
+        model: the local cloud's.
+    """
+    open_classifier(model)
+    for confidence in (True, False):
+        export_prefix(load_prefix(confidence=confidence), assets.cache_dir() / "prefix")
