@@ -7,11 +7,14 @@ answer, is read out afterwards through the ledger and never shown to the device.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from edge_sdk import EdgeClient, EdgeConfig, Result
 from edge_sdk.agreement import compare
@@ -28,7 +31,10 @@ __all__ = ["Happening", "Segment", "Stream", "WaitingRetrainer", "run_stream"]
 #: Seconds between looks at a re-training child.
 _LOOK_S = 0.05
 
-Reference = Callable[[Any], Sequence[Label]]
+#: Pictures opened before their turn.
+AHEAD = 4
+
+Reference = Callable[[Image.Image], Sequence[Label]]
 
 
 @dataclass(frozen=True)
@@ -144,28 +150,41 @@ def run_stream(
         # To and fro between inference and estimation is every day's business.
         note(f"{new}: {reason}", important={old, new} != {State.INFERENCE, State.ESTIMATION})
 
-    with EdgeClient(
+    client = EdgeClient(
         config,
         retrainer=retrainer,
         on_state_change=changed,
         on_swap=lambda _old, new, reason: note(f"agent {new}: {reason}"),
-    ) as client:
-        for scenery, view in _pictures(segments):
-            image = view.open()
+    )
+    # The observer opens pictures and reads answers out on a thread of its own, beside the device.
+    with client, ThreadPoolExecutor(1, thread_name_prefix="observer") as observer:
+        answers = []
+        for scenery, image in _opened(segments, observer):
             result = client.process(image)
+            answers.append(observer.submit(reference, image))
             begun = time.perf_counter()
             jpeg = encode(image, REFERENCE)
             stream.encode_ms.append(1000.0 * (time.perf_counter() - begun))
-            agreed = compare(reference(image), result.labels, config.min_score)
             stream.sceneries.append(scenery)
             stream.results.append(result)
-            stream.accuracy.append(float(getattr(agreed, config.metric)))
             stream.reference_wire_bytes.append(backend.wire_size(jpeg))
             step(1)
+        for answer, result in zip(answers, stream.results, strict=True):
+            agreed = compare(answer.result(), result.labels, config.min_score)
+            stream.accuracy.append(float(getattr(agreed, config.metric)))
     return stream
 
 
-def _pictures(segments: Sequence[Segment]) -> Iterator[tuple[str, View]]:
+def _opened(
+    segments: Sequence[Segment], observer: ThreadPoolExecutor
+) -> Iterator[tuple[str, Image.Image]]:
+    """Yield (scenery, picture), opened a few pictures ahead."""
+    ahead: deque[tuple[str, Future[Image.Image]]] = deque()
     for segment in segments:
         for view in segment.views:
-            yield segment.scenery, view
+            ahead.append((segment.scenery, observer.submit(view.open)))
+            if len(ahead) > AHEAD:
+                scenery, opened = ahead.popleft()
+                yield scenery, opened.result()
+    for scenery, opened in ahead:
+        yield scenery, opened.result()
