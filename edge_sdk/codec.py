@@ -144,7 +144,8 @@ def _reading(name: str) -> Iterator[None]:
         except Image.DecompressionBombError as error:
             raise ImageError(f"{name} is refused: {error}; at most {MAX_PIXELS} pixels.") from error
         except Exception as error:  # a damaged file makes parsers raise anything
-            raise ImageError(f"{name} is damaged ({error!r}). Copy the file again.") from error
+            reason = str(error) or type(error).__name__
+            raise ImageError(f"{name} is damaged: {reason}. Copy the file again.") from error
 
 
 def _read(source: str | Path | bytes) -> tuple[bytes, str]:

@@ -14,6 +14,7 @@ from training.commands.options import add_service, open_job
 from training.job import Job, open_run
 from training.learn.features import load_prefix
 from training.learn.fit import Goal, Labelled, fit_bandit, fit_dqn
+from training.measure.recognition import with_metrics
 from training.photos import View, find_photos, readable, split_by_photo, views
 from training.progress import Stages
 
@@ -51,7 +52,9 @@ def _command(arguments: argparse.Namespace) -> int:
     default = "paper" if arguments.algorithm == "dqn" else "full"
     ladder = LADDERS[arguments.ladder or default]
     with open_job(arguments, run, stages) as job:
-        trained = _learn(job, pictures, ladder, goal, arguments.algorithm)
+        trained, held = _learn(job, pictures, ladder, goal, arguments.algorithm)
+    if held is not None:
+        trained = with_metrics(trained, held)
     trained.save(run)
     store = Store(arguments.store)
     with stages.stage("exporting, proving parity, publishing"):
@@ -63,12 +66,13 @@ def _command(arguments: argparse.Namespace) -> int:
 
 def _learn(
     job: Job, pictures: list[View], ladder: Ladder, goal: Goal, algorithm: str
-) -> TrainingRun:
+) -> tuple[TrainingRun, Labelled | None]:
+    """Return the trained run, and the photos that were held out, if any."""
     if algorithm == "dqn":
         prefix = load_prefix()
         train = job.labelled(prefix, pictures, ladder, "photos")
         with job.stages.stage("learning"):
-            return fit_dqn(prefix, train, goal)[0]
+            return fit_dqn(prefix, train, goal)[0], None
     parts = split_by_photo(pictures, (TRAIN_SHARE, 1.0 - TRAIN_SHARE), seed=goal.seed)
     prefix = load_prefix(confidence=True)
     labelled: list[Labelled] = [
@@ -76,7 +80,7 @@ def _learn(
         for part, name in zip(parts, ("training", "calibration"), strict=True)
     ]
     with job.stages.stage("learning"):
-        return fit_bandit(prefix, labelled[0], labelled[1], goal)[0]
+        return fit_bandit(prefix, labelled[0], labelled[1], goal)[0], labelled[1]
 
 
 def _tell(manifest: Manifest, arguments: argparse.Namespace) -> None:

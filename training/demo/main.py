@@ -26,6 +26,7 @@ from training.job import Job, open_run
 from training.learn.dqn import PaperParameters
 from training.learn.features import Features, load_prefix
 from training.learn.fit import Goal, Labelled, fit_bandit, fit_dqn
+from training.measure.recognition import with_metrics
 from training.photos import View, find_photos, readable, split_by_photo, views
 from training.progress import Stages
 
@@ -109,8 +110,10 @@ def _main_line(
         dqn, _ = fit_dqn(plain, pooled, goal, progress=step)
     store = Store(plan.run / "store")
     with stages.stage("exporting, proving parity, publishing"):
-        publish_run(agent, store, aliases=["current", f"scenery/{DAY}"])
-        publish_run(dqn, store, aliases=["paper-dqn"])
+        aliases = ["current", f"scenery/{DAY}"]
+        publish_run(with_metrics(agent, held.on(FULL)), store, aliases=aliases)
+        held_by_paper = _without_confidence(held.on(PAPER))
+        publish_run(with_metrics(dqn, held_by_paper), store, aliases=["paper-dqn"])
     stream = _drive(plan, job, photos, stages)
     seen = story.Evidence(
         agent=agent,
