@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_sdk.folder import find_pictures
 from model_store import cli
 from model_store.errors import EnvironmentMissing, UsageError
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 SCHEMA = "adacompress.run/1"
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,16 +88,7 @@ def _pictures(given: Sequence[str]) -> list[Path]:
     paths: list[Path] = []
     for name in given:
         path = Path(name)
-        if not path.is_dir():
-            paths.append(path)
-            continue
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-        if not found:
-            raise UsageError(
-                f"The folder {name!r} holds no picture; allowed are files ending in "
-                f"{', '.join(sorted(SUFFIXES))}."
-            )
-        paths += found
+        paths += find_pictures(path) if path.is_dir() else [path]
     return paths
 
 

@@ -19,10 +19,7 @@ from edge_sdk import codec
 from edge_sdk.errors import ImageError
 from model_store.errors import UsageError
 
-__all__ = ["View", "find_photos", "readable", "split_by_photo", "views"]
-
-#: File endings that a folder is searched for.
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+__all__ = ["View", "readable", "split_by_photo", "views"]
 
 Camera = Callable[[Image.Image, int], Image.Image]
 
@@ -77,24 +74,6 @@ class View:
 def _decoded(path: Path) -> Image.Image:
     """Decode a photo once for its views, which are opened one after the other."""
     return codec.load(path).image
-
-
-def find_photos(folder: Path) -> list[Path]:
-    """Return the picture files below ``folder`` in a stable order.
-
-    Raises:
-        UsageError: there is no such folder, or no picture in it.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"{str(folder)!r} is not a folder; give one that holds pictures.")
-    files = (path for path in folder.rglob("*") if path.is_file())
-    found = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise UsageError(
-            f"The folder {str(folder)!r} holds no pictures; files ending in "
-            f"{', '.join(sorted(SUFFIXES))} are looked for, sub-folders included."
-        )
-    return found
 
 
 def readable(paths: Iterable[Path], warn: Callable[[str], None]) -> list[Path]:

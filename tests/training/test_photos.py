@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_sdk.errors import ImageError
+from edge_sdk.folder import find_pictures
 from model_store.errors import UsageError
-from training.photos import View, find_photos, readable, split_by_photo, views
+from training.photos import View, readable, split_by_photo, views
 
 
 def write(path: Path, size: tuple[int, int] = (64, 48)) -> Path:
@@ -36,24 +37,24 @@ def test_photos_are_found_below_a_folder_in_a_stable_order(tmp_path: Path) -> No
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "album.jpg").mkdir()
-    found = [str(path.relative_to(tmp_path)) for path in find_photos(tmp_path)]
+    found = [str(path.relative_to(tmp_path)) for path in find_pictures(tmp_path)]
     assert found == ["a.jpg", "b.PNG", str(Path("deep/er/c.webp"))]
 
 
 def test_a_missing_folder_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere.*is not a folder; give one"):
-        find_photos(tmp_path / "nowhere")
+        find_pictures(tmp_path / "nowhere")
 
 
 def test_a_file_in_place_of_a_folder_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a folder"):
-        find_photos(write(tmp_path / "a.png"))
+        find_pictures(write(tmp_path / "a.png"))
 
 
 def test_a_folder_without_pictures_tells_what_is_looked_for(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UsageError, match=r"holds no pictures; .*\.jpeg.*sub-folders included"):
-        find_photos(tmp_path)
+        find_pictures(tmp_path)
 
 
 def test_a_truncated_jpeg_among_good_ones_is_left_out_and_named(tmp_path: Path) -> None:
@@ -61,7 +62,7 @@ def test_a_truncated_jpeg_among_good_ones_is_left_out_and_named(tmp_path: Path) 
     broken = write(tmp_path / "b.jpg", (200, 150))
     broken.write_bytes(broken.read_bytes()[:-600])
     told: list[str] = []
-    assert readable(find_photos(tmp_path), told.append) == good
+    assert readable(find_pictures(tmp_path), told.append) == good
     assert len(told) == 1
     assert "b.jpg" in told[0]
     assert "damaged" in told[0]
@@ -71,7 +72,7 @@ def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     told: list[str] = []
     with pytest.raises(UsageError, match=r"None of the pictures can be read"):
-        readable(find_photos(tmp_path), told.append)
+        readable(find_pictures(tmp_path), told.append)
     assert len(told) == 1
 
 

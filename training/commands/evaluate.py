@@ -15,6 +15,7 @@ from edge_sdk.agent import Agent, load_agent
 from edge_sdk.codec import encode
 from edge_sdk.engine import Scores
 from edge_sdk.estimator import TABLE_1
+from edge_sdk.folder import find_pictures
 from edge_sdk.ladder import PAPER, REFERENCE
 from model_store import Manifest, Store
 from model_store.cli import print_json
@@ -24,7 +25,7 @@ from training.labels.table import AnswerTable
 from training.learn.fit import fingerprint
 from training.measure.comparison import Answers, Comparison, compare_with_baselines
 from training.measure.report import PhotoSet, Report, print_table, rung_shares
-from training.photos import View, find_photos, readable, views
+from training.photos import View, readable, views
 from training.progress import Stages
 from training.versions import versions
 
@@ -53,7 +54,7 @@ def _command(arguments: argparse.Namespace) -> int:
     stages, run, store = Stages(), open_run(arguments.run), Store(arguments.store)
     manifest = store.manifest(arguments.agent)
     agent = load_agent(store.load(manifest.id))
-    paths = readable(find_photos(arguments.images), stages.say)
+    paths = readable(find_pictures(arguments.images), stages.say)
     pictures = views(paths, 1, long_side=None, seed=arguments.seed)
     min_score = manifest.backend.get("min_score") or 0.0
     with open_job(arguments, run, stages, min_score) as job:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from edge_sdk.folder import find_pictures
 from edge_sdk.ladder import LADDERS, Ladder
 from export.publish import publish_run
 from export.run import TrainingRun
@@ -15,7 +16,7 @@ from training.job import Job, open_run
 from training.learn.features import load_prefix
 from training.learn.fit import Goal, Labelled, fit_bandit, fit_dqn
 from training.measure.recognition import with_metrics
-from training.photos import View, find_photos, readable, split_by_photo, views
+from training.photos import View, readable, split_by_photo, views
 from training.progress import Stages
 
 __all__ = ["add_parser"]
@@ -47,7 +48,7 @@ def _command(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
     )
     stages, run = Stages(), open_run(arguments.run)
-    paths = readable(find_photos(arguments.images), stages.say)
+    paths = readable(find_pictures(arguments.images), stages.say)
     pictures = views(paths, arguments.views, long_side=None, seed=arguments.seed)
     default = "paper" if arguments.algorithm == "dqn" else "full"
     ladder = LADDERS[arguments.ladder or default]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_sdk import EdgeConfig
+from edge_sdk.folder import find_pictures
 from edge_sdk.ladder import FULL, PAPER
 from edge_sdk.retrain import ChildProcessRetrainer
 from export.network import CONFIDENCE
@@ -27,7 +28,7 @@ from training.learn.dqn import PaperParameters
 from training.learn.features import Features, load_prefix
 from training.learn.fit import Goal, Labelled, fit_bandit, fit_dqn
 from training.measure.recognition import with_metrics
-from training.photos import View, find_photos, readable, split_by_photo, views
+from training.photos import View, readable, split_by_photo, views
 from training.progress import Stages
 
 __all__ = ["run_demo"]
@@ -167,7 +168,7 @@ def _drive(plan: Plan, job: Job, photos: Photos, stages: Stages) -> Stream:
 
 
 def _photos(plan: Plan, stages: Stages) -> Photos:
-    paths = find_photos(plan.images) if plan.images else assets.photos()
+    paths = find_pictures(plan.images) if plan.images else assets.photos()
     if plan.images:
         with stages.stage("looking at the photos"):
             paths = readable(paths, stages.say)
@@ -209,7 +210,7 @@ def _by_night(plan: Plan, crops: Sequence[View], stages: Stages) -> tuple[list[V
             "real frames with --night DIR."
         )
         return seen, [note]
-    paths = readable(find_photos(plan.night), stages.say)
+    paths = readable(find_pictures(plan.night), stages.say)
     each = -(-len(crops) // len(paths))
     return views(paths, each, long_side=plan.sizes.long_side, seed=plan.seed), []
 
