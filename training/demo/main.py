@@ -3,55 +3,32 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from edge_sdk import EdgeConfig
-from edge_sdk.folder import find_pictures
 from edge_sdk.ladder import FULL, PAPER
 from edge_sdk.retrain import ChildProcessRetrainer
 from export.network import CONFIDENCE
 from export.publish import publish_run
 from model_store import Store, UsageError
 from model_store.files import write_json
-from training import assets
-from training.cameras import thermal_camera
 from training.cloud.process import CloudProcess
 from training.demo import story
+from training.demo.pictures import DAY, Photos, choose_photos
 from training.demo.plan import Plan
-from training.demo.stream import Segment, Stream, WaitingRetrainer, run_stream
+from training.demo.stream import Stream, WaitingRetrainer, run_stream
 from training.job import Job, open_run
 from training.learn.dqn import PaperParameters
 from training.learn.features import Features, load_prefix
 from training.learn.fit import Goal, Labelled, fit_bandit, fit_dqn
 from training.measure.recognition import with_metrics
-from training.photos import View, readable, split_by_photo, views
 from training.progress import Stages
 
 __all__ = ["run_demo"]
 
-DAY, NIGHT = "day", "night"
-
 #: Says that a folder is the demo's own, so that its agents may be replaced by the next run's.
 MARKER = "demo.json"
-
-#: Crops of each held-out photo that the stream is drawn from.
-STREAM_VIEWS = 12
-
-
-@dataclass(frozen=True)
-class Photos:
-    """The demo's pictures: three parts that share no photo, and the stream's."""
-
-    train: list[View]
-    calibration: list[View]
-    test: list[View]
-    segments: list[Segment]
-    night_test: list[View]
-    synthetic: list[str]
 
 
 def run_demo(plan: Plan, *, command: str) -> story.Told:
@@ -69,7 +46,7 @@ def run_demo(plan: Plan, *, command: str) -> story.Told:
         backend="", target=plan.target, min_score=plan.min_score, scenery=DAY, seed=plan.seed
     )
     run = _fresh_run(plan)
-    photos = _photos(plan, stages)
+    photos = choose_photos(plan, stages)
     try:
         stages.say("Starting a local cloud.")
         with CloudProcess(plan.model, plan.port) as cloud, _job(plan, cloud, stages) as job:
@@ -112,7 +89,9 @@ def _main_line(
     store = Store(plan.run / "store")
     with stages.stage("exporting, proving parity, publishing"):
         aliases = ["current", f"scenery/{DAY}"]
-        publish_run(with_metrics(agent, held.on(FULL)), store, aliases=aliases)
+        agent = with_metrics(agent, held.on(FULL))
+        agent.save(plan.run / "training")
+        _, parity = publish_run(agent, store, aliases=aliases)
         held_by_paper = _without_confidence(held.on(PAPER))
         publish_run(with_metrics(dqn, held_by_paper), store, aliases=["paper-dqn"])
     stream = _drive(plan, job, photos, stages)
@@ -122,6 +101,7 @@ def _main_line(
         train=train,
         held=held,
         test=test,
+        parity=parity,
         pooled=_without_confidence(test).features.values,
         stream=stream,
         night=photos.night_test,
@@ -165,58 +145,6 @@ def _drive(plan: Plan, job: Job, photos: Photos, stages: Stages) -> Stream:
             reference=job.reference_labels,
             step=step,
         )
-
-
-def _photos(plan: Plan, stages: Stages) -> Photos:
-    paths = find_pictures(plan.images) if plan.images else assets.photos()
-    if plan.images:
-        with stages.stage("looking at the photos"):
-            paths = readable(paths, stages.say)
-    if plan.sizes.photos and not plan.images:
-        paths = [paths[place] for place in _spread(len(paths), plan.sizes.photos)]
-    # Crops only, as in the stream: a whole photo among crops would be another scenery.
-    every = views(
-        paths, plan.sizes.views, long_side=plan.sizes.long_side, seed=plan.seed, whole=False
-    )
-    train, calibration, test = split_by_photo(every, plan.sizes.shares, seed=plan.seed)
-    held_out = sorted({view.path for view in test})
-    crops = views(
-        held_out, STREAM_VIEWS, long_side=plan.sizes.long_side, seed=plan.seed + 1, whole=False
-    )
-    by_night, synthetic = _by_night(plan, crops, stages)
-    by_night_test, _ = _by_night(plan, test, stages)
-    order = np.random.default_rng(plan.seed)
-    day, night = _shuffled(crops, order), _shuffled(by_night, order)
-    sizes = plan.sizes
-    segments = [
-        Segment(DAY, day[: sizes.day]),
-        Segment(NIGHT, night[: sizes.night]),
-        Segment(DAY, day[sizes.day : sizes.day + sizes.day_again]),
-    ]
-    return Photos(train, calibration, test, segments, by_night_test, synthetic)
-
-
-def _spread(count: int, wanted: int) -> list[int]:
-    """Return ``wanted`` places, evenly spread over ``count``; all if there are fewer."""
-    return sorted({index * count // wanted for index in range(wanted)})
-
-
-def _by_night(plan: Plan, crops: Sequence[View], stages: Stages) -> tuple[list[View], list[str]]:
-    if plan.night is None:
-        seen = [view.through(thermal_camera, index) for index, view in enumerate(crops)]
-        note = (
-            "The night is synthetic: a deterministic thermal-camera model (dark, saturated and "
-            "warm colours as heat, blur, low contrast, sensor noise) applied to day photos. Give "
-            "real frames with --night DIR."
-        )
-        return seen, [note]
-    paths = readable(find_pictures(plan.night), stages.say)
-    each = -(-len(crops) // len(paths))
-    return views(paths, each, long_side=plan.sizes.long_side, seed=plan.seed), []
-
-
-def _shuffled(items: Sequence[View], rng: np.random.Generator) -> list[View]:
-    return [items[index] for index in rng.permutation(len(items))]
 
 
 def _fresh_run(plan: Plan) -> Path:

@@ -12,6 +12,7 @@ import numpy as np
 from edge_sdk.agent import load_agent
 from edge_sdk.ladder import FULL, PAPER
 from edge_sdk.policy import OperatingPoint
+from export.parity import ParityReport
 from export.run import TrainingRun
 from model_store import Store
 from training.demo.plan import Plan
@@ -43,6 +44,7 @@ class Evidence:
     Attributes:
         agent, dqn: the trained agents.
         train, held, test: answers on both ladders and features, by part.
+        parity: what the gate measured of our agent's engine.
         pooled: the test photos' features for the paper's agent.
         stream: the device's day.
         night: held-out pictures of the night, for its histogram.
@@ -55,6 +57,7 @@ class Evidence:
     train: Labelled
     held: Labelled
     test: Labelled
+    parity: ParityReport
     pooled: np.ndarray
     stream: Stream
     night: Sequence[View]
@@ -121,6 +124,8 @@ def tell(
             found.quality_verdict.sentence,
             found.verdict.sentence,
             _certificate(seen.agent.operating_point),
+            f"Parity: the engine gives {seen.parity.same_rung:.1%} of {seen.parity.pictures} "
+            "pictures the rung that the torch network gives them.",
             *_device(seen.stream),
             *seen.synthetic,
             "",
