@@ -223,15 +223,20 @@ def test_numbers_that_json_cannot_carry_are_refused(report: Report) -> None:
         replace(report, timings_s={"labels": float("nan")}).to_json()
 
 
-def test_write_leaves_both_files(report: Report, schema: Any, tmp_path: Path) -> None:
+def test_write_leaves_both_files_and_the_main_figures(
+    report: Report, schema: Any, tmp_path: Path
+) -> None:
     pytest.importorskip("matplotlib")
     document, drawing = report.write(tmp_path / "run")
     jsonschema.validate(json.loads(document.read_text("utf-8")), schema)
     assert drawing.read_text("utf-8").startswith("<!doctype html>")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "curve.svg",
         "report.html",
         "report.json",
+        "timeline.svg",
     ]
+    assert (tmp_path / "run" / "curve.svg").read_text("utf-8").startswith("<svg")
 
 
 def test_page_is_self_contained_and_small(page: str) -> None:
