@@ -12,9 +12,11 @@ import numpy as np
 from edge_sdk.agent import load_agent
 from edge_sdk.ladder import FULL, PAPER
 from edge_sdk.policy import OperatingPoint
+from edge_sdk.states import State
 from export.parity import ParityReport
 from export.run import TrainingRun
 from model_store import Store
+from training.demo.pictures import DAY, NIGHT
 from training.demo.plan import Plan
 from training.demo.stream import Stream
 from training.labels.table import AnswerTable, concatenate
@@ -137,13 +139,17 @@ def tell(
 
 
 def _sceneries(seen: Evidence, store: Store, chosen: np.ndarray) -> dict[str, dict[str, float]]:
-    """Rungs that the agents choose for held-out pictures of each scenery."""
-    shares = {"day": rung_shares(seen.agent.ladder[index].name for index in chosen)}
-    learnt = [name for name in store.aliases() if name.startswith("scenery/scenery-")]
-    if learnt:
-        agent = load_agent(store.load(sorted(learnt)[-1]))
+    """Rungs for held-out pictures of each scenery, chosen by the agent that served it last."""
+    shares = {DAY: rung_shares(seen.agent.ladder[index].name for index in chosen)}
+    by_night = [
+        result.agent_id
+        for scenery, result in zip(seen.stream.sceneries, seen.stream.results, strict=True)
+        if scenery == NIGHT and result.state in (State.INFERENCE, State.ESTIMATION)
+    ]
+    if by_night and by_night[-1]:
+        agent = load_agent(store.load(by_night[-1]))
         rungs = [agent.ladder[agent.decide(view.open()).rung].name for view in seen.night]
-        shares["night"] = rung_shares(rungs)
+        shares[NIGHT] = rung_shares(rungs)
     return shares
 
 
