@@ -49,6 +49,7 @@ def test_fit_publishes_an_agent_and_leaves_a_run_to_export(fitted: Path) -> None
     assert manifest.training["photos"] == 14
     assert 0 < manifest.metrics["size_ratio"]["mean"] <= 1.0
     assert manifest.backend["name"] == BACKEND
+    assert manifest.backend["model_version"].startswith("efficientnet-lite0@")
     assert (fitted / "run" / "run.json").is_file()
 
 

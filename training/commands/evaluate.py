@@ -136,7 +136,7 @@ def _report(
         },
         backend={
             "name": job.backend.name,
-            "model_version": manifest.backend.get("model_version"),
+            "model_version": job.labeller.model_version,
             "min_score": job.min_score,
         },
         ladder=agent.ladder,

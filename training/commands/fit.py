@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from edge_sdk.folder import find_pictures
@@ -53,6 +54,7 @@ def _command(arguments: argparse.Namespace) -> int:
     default = "paper" if arguments.algorithm == "dqn" else "full"
     ladder = LADDERS[arguments.ladder or default]
     with open_job(arguments, run, stages) as job:
+        goal = replace(goal, model_version=job.labeller.model_version)
         trained, held = _learn(job, pictures, ladder, goal, arguments.algorithm)
     if held is not None:
         trained = with_metrics(trained, held)

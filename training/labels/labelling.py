@@ -73,7 +73,8 @@ class Labeller:
         self._budget = budget or Budget()
         if model_version is None and isinstance(backend, _Versioned):
             model_version = backend.model_version()
-        self._version = model_version
+        #: The model that answers, or None if nobody tells.
+        self.model_version = model_version
         self._turn = threading.Condition()
         self._asked: set[tuple[str, ...]] = set()  # what a thread is asking; guarded by _turn
         self.bought = self.found = 0  # guarded by _turn
@@ -91,7 +92,7 @@ class Labeller:
             BackendProtocol: the service runs another model by now; its answer is kept all the same.
             BudgetReached: the answer would have to be bought and may not.
         """
-        key = Key(self._service(self._version), picture, rung)
+        key = Key(self._service(self.model_version), picture, rung)
         with self._alone(key):
             known = self._ledger.get(key)
             labels = self._buy(key, jpeg) if known is None else known
@@ -112,14 +113,14 @@ class Labeller:
         self._budget.spend()
         answer = self._backend.recognize(jpeg)
         version = answer.model_version
-        changed = None not in (version, self._version) and version != self._version
+        changed = None not in (version, self.model_version) and version != self.model_version
         if changed:
             key = key._replace(service=self._service(version))
         self._ledger.put(key, answer)
         if changed:
             raise BackendProtocol(
                 f"{self._backend.name} answered with the model {version} instead of "
-                f"{self._version}; answers of two models do not compare. Run again with the new "
+                f"{self.model_version}; answers of two models do not compare. Run again with the new "
                 "one; every answer is kept."
             )
         return answer.labels
