@@ -120,8 +120,8 @@ class Labeller:
         if changed:
             raise BackendProtocol(
                 f"{self._backend.name} answered with the model {version} instead of "
-                f"{self.model_version}; answers of two models do not compare. Run again with the new "
-                "one; every answer is kept."
+                f"{self.model_version}; answers of two models do not compare. Run again with the "
+                "new one; every answer is kept."
             )
         return answer.labels
 
