@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from edge_sdk.agent import Agent, load_agent
     from edge_sdk.agreement import compare
     from edge_sdk.backends import open_backend
-    from edge_sdk.backends.base import Backend, Capabilities, Label, Recognition
+    from edge_sdk.backends.base import Backend, Box, Capabilities, Label, Recognition
     from edge_sdk.client import EdgeClient
     from edge_sdk.config import EdgeConfig
     from edge_sdk.errors import (
         BackendAuth,
         BackendProtocol,
+        BackendQuota,
         BackendRejected,
         BackendThrottled,
+        BackendTooLarge,
         BackendUnavailable,
         ClosedError,
         EngineError,
@@ -49,9 +51,12 @@ __all__ = [
     "BackendAuth",
     "BackendError",
     "BackendProtocol",
+    "BackendQuota",
     "BackendRejected",
     "BackendThrottled",
+    "BackendTooLarge",
     "BackendUnavailable",
+    "Box",
     "Capabilities",
     "ChildProcessRetrainer",
     "ClosedError",
@@ -83,14 +88,16 @@ _HOMES = {
     "edge_sdk.agent": ("Agent", "load_agent"),
     "edge_sdk.agreement": ("compare",),
     "edge_sdk.backends": ("open_backend",),
-    "edge_sdk.backends.base": ("Backend", "Capabilities", "Label", "Recognition"),
+    "edge_sdk.backends.base": ("Backend", "Box", "Capabilities", "Label", "Recognition"),
     "edge_sdk.client": ("EdgeClient",),
     "edge_sdk.config": ("EdgeConfig",),
     "edge_sdk.errors": (
         "BackendAuth",
         "BackendProtocol",
+        "BackendQuota",
         "BackendRejected",
         "BackendThrottled",
+        "BackendTooLarge",
         "BackendUnavailable",
         "ClosedError",
         "EngineError",

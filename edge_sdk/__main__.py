@@ -109,7 +109,7 @@ def _processed(
 def _described(path: Path, result: Result) -> dict[str, Any]:
     return {
         "path": str(path),
-        "labels": [[label.name, label.score] for label in result.labels],
+        "labels": [list(label if label.box else label[:2]) for label in result.labels],
         "rung": result.rung.name,
         "as_is": result.as_is,
         "bytes": result.bytes,

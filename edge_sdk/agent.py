@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,17 +12,23 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_sdk import probe
+from edge_sdk.climb import Look, climb
+from edge_sdk.codec import load
 from edge_sdk.engine import Engine, OnnxEngine, Scores
 from edge_sdk.errors import EngineError
 from edge_sdk.ladder import Ladder, Rung, ladder_from_dicts
 from edge_sdk.policy import OperatingPoint, choose
 from edge_sdk.preprocess import to_input
 from edge_sdk.scenery import Signature
+from edge_sdk.second_look import OnnxProbe, Probe
 
 if TYPE_CHECKING:
-    from model_store import StoredAgent
+    from model_store import Manifest, StoredAgent
 
-__all__ = ["Agent", "Decision", "load_agent"]
+__all__ = ["Agent", "Decision", "Encode", "load_agent"]
+
+#: Rung -> the JPEG file of the picture at hand, and its bytes over the reference's.
+Encode = Callable[[Rung], tuple[bytes, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +38,12 @@ class Decision:
     Attributes:
         rung: index into the agent's ladder.
         scores: of this picture, N = 1.
+        probed: rungs that were encoded and looked at before.
     """
 
     rung: int
     scores: Scores
+    probed: tuple[int, ...] = ()
 
     @property
     def features(self) -> NDArray[np.float32]:
@@ -51,6 +61,7 @@ class Agent:
         operating_point: the trade-off that meets the accuracy target.
         scenery: name of the scenery it was trained on.
         signature: what that scenery looks like to the features, or None.
+        probe: compares encodings with their original, or None.
     """
 
     id: str
@@ -58,24 +69,68 @@ class Agent:
     operating_point: OperatingPoint
     scenery: str = ""
     signature: Signature | None = None
+    probe: Probe | None = None
 
     @property
     def ladder(self) -> Ladder:
         """The rungs that a decision indexes."""
         return self.engine.ladder
 
-    def decide(self, image: Image.Image) -> Decision:
-        """Choose a rung for an RGB picture."""
-        scores = self.engine.run(to_input(image, self.engine.side))
-        return Decision(int(choose(scores, self.operating_point)[0]), scores)
+    def decide(
+        self,
+        image: Image.Image,
+        encode: Encode | None = None,
+        usable: Collection[int] | None = None,
+    ) -> Decision:
+        """Choose a rung for an RGB picture.
+
+        Args:
+            image: the picture.
+            encode: returns the file of a rung and its size ratio; without it nothing is probed.
+            usable: rungs that a probing agent may choose from; default all.
+        """
+        scores, point = self.engine.run(to_input(image, self.engine.side)), self.operating_point
+        if self.probe is None or encode is None or not point.max_probes or point.trade_off is None:
+            return Decision(int(choose(scores, point)[0]), scores)
+        assert scores.agreement is not None  # load_agent has checked that
+        assert scores.size_ratio is not None
+        rung, probed = climb(
+            scores.agreement[0],
+            scores.size_ratio[0],
+            point.trade_off,
+            partial(self._look, self.probe, scores.features[0], encode),
+            point.max_probes,
+            usable,
+        )
+        return Decision(rung, scores, probed)
+
+    def _look(
+        self, probe: Probe, original: NDArray[np.float32], encode: Encode, index: int
+    ) -> Look:
+        jpeg, size_ratio = encode(self.ladder[index])
+        candidate = self.engine.run(to_input(load(jpeg).image, self.engine.side)).features[0]
+        return Look(probe.run(original, candidate, index, size_ratio), size_ratio)
 
     def rung(self, index: int) -> Rung:
         """Return the rung behind an index."""
         return self.ladder[index]
 
 
-def load_agent(stored: StoredAgent, *, provider: str = "cpu", strict: bool = False) -> Agent:
+def load_agent(
+    stored: StoredAgent,
+    *,
+    provider: str = "cpu",
+    strict: bool = False,
+    max_probes: int | None = None,
+) -> Agent:
     """Build an agent from the store: hashes verified, contract checked, probe passed.
+
+    Args:
+        stored: the agent's files.
+        provider: of the engine, see ``OnnxEngine``.
+        strict: likewise.
+        max_probes: looks that this device can afford; the first operating point that needs no more
+            is used, so that its certificate holds. None takes the agent's default.
 
     Raises:
         CorruptAgent: a file is not what the manifest says.
@@ -88,9 +143,7 @@ def load_agent(stored: StoredAgent, *, provider: str = "cpu", strict: bool = Fal
         raise EngineError(
             f"The engine of agent {manifest.id} has another ladder than its manifest."
         )
-    if not manifest.operating_points:
-        raise EngineError(f"Agent {manifest.id} has no operating point; publish it again.")
-    point = OperatingPoint.from_dict(manifest.operating_points[0])
+    point = _point(manifest, max_probes)
     if point.trade_off is not None and not engine.factored:
         raise EngineError(
             f"Agent {manifest.id} has a trade-off, but its engine predicts no agreement and size."
@@ -105,4 +158,25 @@ def load_agent(stored: StoredAgent, *, provider: str = "cpu", strict: bool = Fal
         operating_point=point,
         scenery=str(scenery.get("name", "")),
         signature=Signature.from_dict(signature) if signature else None,
+        probe=_probe(stored, engine.ladder) if point.max_probes else None,
     )
+
+
+def _point(manifest: Manifest, max_probes: int | None) -> OperatingPoint:
+    points = [OperatingPoint.from_dict(point) for point in manifest.operating_points]
+    if not points:
+        raise EngineError(f"Agent {manifest.id} has no operating point; publish it again.")
+    if max_probes is None:
+        return points[0]
+    for point in points:
+        if point.max_probes <= max_probes:
+            return point
+    # Nothing is certified for fewer looks; the decision rule itself still holds.
+    return replace(points[0], max_probes=max_probes, certified=False)
+
+
+def _probe(stored: StoredAgent, ladder: Ladder) -> Probe:
+    probe = OnnxProbe(stored.file("probe"))
+    if probe.ladder != ladder:
+        raise EngineError(f"The probe of agent {stored.manifest.id} has another ladder.")
+    return probe

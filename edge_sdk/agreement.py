@@ -76,4 +76,5 @@ def eq1(reference: Sequence[str], compressed: Sequence[str], k: int) -> float:
 
 
 def _names(labels: Sequence[Label | tuple[str, float]], min_score: float) -> list[str]:
-    return [label[0] for label in labels if label[1] >= min_score]
+    # A detector names a class once per instance; agreement is about the classes.
+    return list(dict.fromkeys(label[0] for label in labels if label[1] >= min_score))

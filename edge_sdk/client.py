@@ -235,4 +235,9 @@ def _default_retrainer() -> Retrainer | None:
 def _loader(config: EdgeConfig) -> Load:
     from edge_sdk.agent import load_agent
 
-    return partial(load_agent, provider=config.provider, strict=config.strict)
+    return partial(
+        load_agent,
+        provider=config.provider,
+        strict=config.strict,
+        max_probes=config.max_probes,
+    )

@@ -69,6 +69,8 @@ class EdgeConfig:
         retrain_after: explored transitions before the retrainer is started; the paper's T_start.
         explore_rungs: rungs tried per picture while retraining; each is one more paid call.
         max_transitions: transitions kept, the oldest are dropped first.
+        max_probes: looks at candidate encodings that this device can afford per picture, each about
+            one engine run; None takes what the agent was certified with.
         seed: of every random draw.
         provider: where the engine runs, one of ``edge_sdk.engine.PROVIDERS``.
         strict: raise what would otherwise be counted and answered at the reference; for tests.
@@ -91,6 +93,7 @@ class EdgeConfig:
     retrain_after: int = 128
     explore_rungs: int = 1
     max_transitions: int = MAX_TRANSITIONS
+    max_probes: int | None = None
     seed: int = 0
     provider: str = "cpu"
     strict: bool = False
@@ -102,6 +105,8 @@ class EdgeConfig:
         for name in ("retrain_after", "explore_rungs", "max_transitions"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; allowed is 1 or more.")
+        if self.max_probes is not None and self.max_probes < 0:
+            raise UsageError(f"max_probes is {self.max_probes}; allowed is 0 or more, or None.")
         if self.max_transitions < self.retrain_after:
             raise UsageError(
                 f"max_transitions is {self.max_transitions}, less than the {self.retrain_after} "

@@ -20,7 +20,7 @@ from edge_sdk.ladder import Ladder, ladder_from_dicts
 from edge_sdk.preprocess import spec_sha256
 from model_store.errors import EnvironmentMissing, UsageError
 
-__all__ = ["PROVIDERS", "SCHEMA", "Engine", "OnnxEngine", "Scores"]
+__all__ = ["PROVIDERS", "SCHEMA", "Engine", "OnnxEngine", "Scores", "ladder_of", "open_session"]
 
 SCHEMA = "adacompress.engine/1"
 
@@ -81,10 +81,10 @@ class OnnxEngine:
     def __init__(
         self, model: bytes, *, provider: str = "cpu", strict: bool = False, threads: int = 1
     ) -> None:
-        self._session = _session(model, provider, threads)
+        self._session = open_session(model, provider, threads)
         self.provider = _check_provider(self._session, provider, strict)
         metadata = self._session.get_modelmeta().custom_metadata_map
-        self.ladder = _check_metadata(metadata)
+        self.ladder = ladder_of(metadata)
         self.side = _check_signature(self._session, len(self.ladder))
         there = {output.name for output in self._session.get_outputs()}
         #: Whether agreement and size are predicted apart, so that a trade-off can be applied.
@@ -111,7 +111,12 @@ class OnnxEngine:
         return Scores(**dict(zip(self._outputs, stacked, strict=True)))
 
 
-def _session(model: bytes, provider: str, threads: int) -> Any:
+def open_session(model: bytes, provider: str = "cpu", threads: int = 1) -> Any:
+    """Return an ONNX Runtime session that says nothing by itself and takes ``threads`` cores.
+
+    Raises:
+        UsageError, EnvironmentMissing, EngineError: see :class:`OnnxEngine`.
+    """
     if provider not in PROVIDERS:
         raise UsageError(f"Provider {provider!r} is unknown; allowed are {', '.join(PROVIDERS)}.")
     try:
@@ -149,10 +154,15 @@ def _check_provider(session: Any, provider: str, strict: bool) -> str:
     return str(got)
 
 
-def _check_metadata(metadata: dict[str, str]) -> Ladder:
+def ladder_of(metadata: dict[str, str], wanted: str = SCHEMA) -> Ladder:
+    """Return the ladder in a graph's metadata, after checking its schema and pre-processing.
+
+    Raises:
+        EngineError: it is of another schema or pre-processing, or has no ladder.
+    """
     schema = metadata.get("schema", "")
-    if schema != SCHEMA:
-        raise EngineError(f"The engine's schema is {schema!r}; this code runs {SCHEMA!r}.")
+    if schema != wanted:
+        raise EngineError(f"The engine's schema is {schema!r}; this code runs {wanted!r}.")
     if metadata.get("preprocess_sha256") != spec_sha256():
         raise EngineError(
             "The engine was trained on another pre-processing "

@@ -113,6 +113,7 @@ class Errand:
         self._explore_rungs = explore_rungs
         self._clock = clock
         self._answers: dict[object, Recognition] = {}
+        self._size = (0, 0)  # of the picture, which the caller's boxes are in
 
     @contextlib.contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -132,7 +133,7 @@ class Errand:
         Raises:
             BackendError: the served upload failed. Every other failure is counted only.
         """
-        packer = Packer(picture, self._backend.capabilities)
+        packer, self._size = Packer(picture, self._backend.capabilities), picture.image.size
         rung = self._decide(picture, packer)
         self._faults.check()  # strict: before anything is paid for
         served = self._serve(packer, rung)
@@ -150,11 +151,11 @@ class Errand:
         if agent is None:
             return None
         try:
+            usable = packer.usable(agent.ladder)
             with self.timed("decide"):
-                decision = agent.decide(picture.image)
+                decision = agent.decide(picture.image, packer.candidate, usable or None)
             if not np.isfinite(decision.features).all():
                 raise EngineError(f"The engine of agent {agent.id} gave features not finite.")
-            usable = packer.usable(agent.ladder)
             dearer = [index for index in usable if index >= decision.rung]
         except Exception as error:  # a broken engine or policy must not stop the host
             self._faults.note("engine", error)
@@ -181,7 +182,7 @@ class Errand:
             return known
         self.outcome.calls += 1
         with self.timed("upload"):
-            answer = self._backend.recognize(parcel.jpeg)
+            answer = self._backend.recognize(parcel.jpeg).at(self._size)
         self.outcome.uploaded_wire_bytes += answer.wire_bytes
         self._answers[parcel.pixels] = answer
         return answer

@@ -8,9 +8,11 @@ EnvironmentMissing
 └── ProviderMissing          ONNX Runtime gave another execution provider than asked for
 BackendError
 ├── BackendUnavailable       connection, time-out, 5xx, open circuit: try again later
-├── BackendThrottled         the service's rate or quota limit
+├── BackendThrottled         the service's rate limit
+│   └── BackendQuota         the account's quota; waiting a moment does not help
 ├── BackendAuth              missing, wrong or expired keys
-├── BackendRejected          the service refuses this picture (format, size, sides)
+├── BackendRejected          the service refuses this picture (format, sides)
+│   └── BackendTooLarge      too many bytes or pixels
 └── BackendProtocol          an answer that is not of the service's dialect
 AdaCompressError
 └── ClosedError              a client used after ``close``
@@ -29,8 +31,10 @@ from model_store.errors import (
 __all__ = [
     "BackendAuth",
     "BackendProtocol",
+    "BackendQuota",
     "BackendRejected",
     "BackendThrottled",
+    "BackendTooLarge",
     "BackendUnavailable",
     "ClosedError",
     "EngineError",
@@ -54,9 +58,19 @@ class ProviderMissing(EnvironmentMissing):
 class BackendUnavailable(BackendError, ConnectionError):
     """The service could not be reached or failed on its side; trying later may help."""
 
+    transient = True
+
 
 class BackendThrottled(BackendError):
-    """The service's rate limit or quota is reached."""
+    """The service's rate limit is reached; trying again slower helps."""
+
+    transient = True
+
+
+class BackendQuota(BackendThrottled):
+    """The account's quota is spent; nothing but time or money helps."""
+
+    transient = False
 
 
 class BackendAuth(BackendError, PermissionError):
@@ -65,6 +79,10 @@ class BackendAuth(BackendError, PermissionError):
 
 class BackendRejected(BackendError, ValueError):
     """The service refuses this picture; sending it again will not help."""
+
+
+class BackendTooLarge(BackendRejected):
+    """The picture has more bytes or pixels than the service accepts."""
 
 
 class BackendProtocol(BackendError):

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from edge_sdk.backends.base import Capabilities
+from edge_sdk.backends.limits import fits
 from edge_sdk.codec import Picture, encode, scaled_size
 from edge_sdk.ladder import REFERENCE, Ladder, Rung
 from model_store.files import sha256_bytes
 
 __all__ = ["Packer", "Parcel"]
+
+#: What stands for the reference where the service does not accept it: scaled down until it does.
+_REFERENCES: Ladder = (
+    REFERENCE,
+    *(replace(REFERENCE, scale=scale) for scale in (0.75, 0.5, 0.375, 0.25, 0.125)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +51,24 @@ class Packer:
     def __init__(self, picture: Picture, capabilities: Capabilities) -> None:
         self._picture = picture
         self._capabilities = capabilities
+        self._encoded: dict[Rung, bytes] = {}
 
     @cached_property
+    def _reference(self) -> Parcel:
+        for rung in _REFERENCES:
+            if self._fits(rung.scale):
+                jpeg = encode(self._picture.image, rung)
+                if len(jpeg) <= self._capabilities.max_bytes:
+                    return Parcel(rung, jpeg)
+        return Parcel(REFERENCE, encode(self._picture.image, REFERENCE))  # to be refused as it is
+
+    @property
     def reference_jpeg(self) -> bytes:
-        """The picture at the reference rung; its length is what size ratios are relative to."""
-        return encode(self._picture.image, REFERENCE)
+        """The picture at the reference rung; its length is what size ratios are relative to.
+
+        A picture too large for the service is scaled down to the next of a few sizes that are not.
+        """
+        return self._reference.jpeg
 
     @cached_property
     def key(self) -> str:
@@ -57,20 +77,36 @@ class Packer:
 
     def reference(self) -> Parcel:
         """Return the reference upload."""
-        return self._or_source(Parcel(REFERENCE, self.reference_jpeg))
+        return self._or_source(self._reference)
 
     def pack(self, rung: Rung) -> Parcel:
-        """Return the upload for ``rung``, or the reference's if that has fewer bytes."""
-        if rung == REFERENCE:
+        """Return the upload for ``rung``, or the reference's if that has fewer bytes.
+
+        Also the reference's if the service does not accept the rung's.
+        """
+        if rung == REFERENCE or not self._fits(rung.scale):
             return self.reference()
-        jpeg = encode(self._picture.image, rung)
-        if not _surely_smaller(rung) and len(self.reference_jpeg) < len(jpeg):
+        jpeg = self._encode(rung)
+        most = self._capabilities.max_bytes
+        if not _surely_smaller(rung):
+            most = min(most, len(self.reference_jpeg))
+        if len(jpeg) > most:
             return self.reference()
         return self._or_source(Parcel(rung, jpeg))
+
+    def candidate(self, rung: Rung) -> tuple[bytes, float]:
+        """Return a rung's file and its size ratio, without deciding whether it is sent."""
+        jpeg = self._encode(rung)
+        return jpeg, len(jpeg) / len(self.reference_jpeg)
 
     def usable(self, ladder: Ladder) -> list[int]:
         """Return the indices of the rungs whose sides the service accepts for this picture."""
         return [index for index, rung in enumerate(ladder) if self._fits(rung.scale)]
+
+    def _encode(self, rung: Rung) -> bytes:
+        if rung not in self._encoded:
+            self._encoded[rung] = encode(self._picture.image, rung)
+        return self._encoded[rung]
 
     def _or_source(self, parcel: Parcel) -> Parcel:
         source = self._picture.jpeg
@@ -79,9 +115,7 @@ class Packer:
         return Parcel(parcel.rung, source, as_is=True)
 
     def _fits(self, scale: float) -> bool:
-        sides = scaled_size(self._picture.image.size, scale)
-        allowed = self._capabilities
-        return min(sides) >= allowed.min_side and max(sides) <= allowed.max_side
+        return fits(scaled_size(self._picture.image.size, scale), self._capabilities)
 
 
 def _surely_smaller(rung: Rung) -> bool:

@@ -29,6 +29,9 @@ class OperatingPoint:
         n: held-out images behind the certificate; ``n_effective`` after the design effect of
             several views of one photo.
         achieved: mean agreement on those images.
+        max_probes: candidates that are looked at before sending, at most; 0 for none. The
+            certificate holds for this number.
+        rung: the one rung that is always sent, where no look at the picture beat that; else None.
         note: one sentence for the reader of the manifest.
     """
 
@@ -40,6 +43,8 @@ class OperatingPoint:
     n: int = 0
     n_effective: float = 0.0
     achieved: float | None = None
+    max_probes: int = 0
+    rung: int | None = None
     note: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -58,11 +63,14 @@ class OperatingPoint:
 def choose(scores: Scores, point: OperatingPoint) -> NDArray[np.int64]:
     """Choose a rung per picture.
 
-    ``argmax_k λ·agreement_k − size_ratio_k`` for a factored head, else ``argmax_k q_values_k``.
+    ``argmax_k λ·agreement_k − size_ratio_k`` for a factored head, else ``argmax_k q_values_k``;
+    without any probe, see ``edge_sdk.climb``.
 
     Returns:
         int64 (N,), indices into the ladder.
     """
+    if point.rung is not None:
+        return np.full(len(scores.q_values), point.rung)
     if point.trade_off is None:
         return np.asarray(np.argmax(scores.q_values, axis=1))
     if scores.agreement is None or scores.size_ratio is None:

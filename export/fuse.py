@@ -24,11 +24,13 @@ from torch import nn
 from edge_sdk.engine import SCHEMA
 from edge_sdk.ladder import Ladder
 from edge_sdk.preprocess import spec_sha256
+from edge_sdk.second_look import SCHEMA as PROBE
 from export.network import DQNHead, FactoredHead, Prefix
+from export.probe_head import ProbeHead
 from model_store.errors import UsageError
 from model_store.files import write_atomic
 
-__all__ = ["OPSET", "export_prefix", "fuse", "prefix_of"]
+__all__ = ["OPSET", "export_prefix", "export_probe", "fuse", "prefix_of"]
 
 #: ONNX operator set of every artefact; what ONNX Runtime 1.20 and TensorRT 10.13 both read.
 OPSET = 18
@@ -47,7 +49,7 @@ def export_prefix(prefix: Prefix, cache: Path | None = None) -> bytes:
     if path and path.is_file():
         return path.read_bytes()
     image = torch.zeros(1, prefix.side, prefix.side, 3, dtype=torch.uint8)
-    data = _export(prefix, "prefix", image, "image", (_FEATURES,)).SerializeToString()
+    data = _export(prefix, "prefix", (image,), ("image",), (_FEATURES,)).SerializeToString()
     if path:
         write_atomic(path, data)
     return data
@@ -76,7 +78,8 @@ def fuse(prefix: bytes, head: DQNHead | FactoredHead, ladder: Ladder) -> bytes:
     """
     front = _parse(prefix)
     dimension = front.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    back = _export(head.eval(), "head", torch.zeros(1, dimension), _FEATURES, head.outputs)
+    features = (torch.zeros(1, dimension),)
+    back = _export(head.eval(), "head", features, (_FEATURES,), head.outputs)
     back.ir_version = front.ir_version
     joined = compose.merge_models(
         front,
@@ -85,16 +88,35 @@ def fuse(prefix: bytes, head: DQNHead | FactoredHead, ladder: Ladder) -> bytes:
         outputs=[_FEATURES, *head.outputs],
     )
     del joined.opset_import[len(front.opset_import) :]  # joining lists the head's once more
-    onnx.helper.set_model_props(
-        joined,
-        {
-            "schema": SCHEMA,
-            "ladder": json.dumps([rung.as_dict() for rung in ladder], sort_keys=True),
-            "preprocess_sha256": spec_sha256(),
-        },
-    )
-    onnx.checker.check_model(joined, full_check=True)
-    return bytes(joined.SerializeToString())
+    return _finished(joined, SCHEMA, ladder)
+
+
+def export_probe(head: ProbeHead, dimension: int, ladder: Ladder) -> bytes:
+    """Return a probe head as checked ONNX of ``adacompress.probe/1``.
+
+    Inputs ``original`` and ``candidate`` float32 (1, D), ``rung`` int64 (1,), ``size_ratio``
+    float32 (1,); output ``agreement`` float32 (1, K).
+
+    Args:
+        head: trained.
+        dimension: D, features of the engine that it belongs to.
+        ladder: the rungs that its output stands for.
+    """
+    features, one = torch.ones(1, dimension), torch.ones(1)
+    example = (features, features, torch.zeros(1, dtype=torch.long), one)
+    names = ("original", "candidate", "rung", "size_ratio")
+    return _finished(_export(head.eval(), "probe", example, names, ("agreement",)), PROBE, ladder)
+
+
+def _finished(model: Any, schema: str, ladder: Ladder) -> bytes:
+    properties = {
+        "schema": schema,
+        "ladder": json.dumps([rung.as_dict() for rung in ladder], sort_keys=True),
+        "preprocess_sha256": spec_sha256(),
+    }
+    onnx.helper.set_model_props(model, properties)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
 
 
 def _parse(data: bytes) -> Any:
@@ -112,13 +134,17 @@ def _parse(data: bytes) -> Any:
 
 
 def _export(
-    module: nn.Module, part: str, example: torch.Tensor, name: str, outputs: tuple[str, ...]
+    module: nn.Module,
+    part: str,
+    example: tuple[torch.Tensor, ...],
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
 ) -> Any:
     with _quiet_exporter():
         program = torch.onnx.export(
             module,
-            (example,),
-            input_names=[name],
+            example,
+            input_names=list(inputs),
             output_names=list(outputs),
             opset_version=OPSET,
             dynamo=True,

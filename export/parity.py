@@ -17,12 +17,17 @@ from torch import nn
 from edge_sdk.engine import Engine, Scores
 from edge_sdk.policy import OperatingPoint, choose
 from edge_sdk.probe import Q_GAP
+from edge_sdk.second_look import Probe
+from export.probe_head import ProbeHead
 from model_store.errors import GateFailed
 
-__all__ = ["MIN_SAME", "ParityReport", "check_parity", "scores_of"]
+__all__ = ["MIN_SAME", "PROBE_GAP", "ParityReport", "check_parity", "check_probe", "scores_of"]
 
 #: Share of pictures that must get the very same rung (``adacompress.engine/1``).
 MIN_SAME = 0.995
+
+#: Largest difference in a probe's predicted agreement.
+PROBE_GAP = 1e-3
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,37 @@ def check_parity(
             f"{list(report.differing[:10])} differ. Nothing was published."
         )
     return report
+
+
+def check_probe(head: ProbeHead, probe: Probe, features: NDArray[np.float32]) -> None:
+    """Compare a probe graph with its head on pairs of pictures, (M, D) features.
+
+    Every picture stands for an encoding of the one before it, at every rung in turn.
+
+    Raises:
+        GateFailed: an agreement differs by more than ``PROBE_GAP``.
+    """
+    rungs = len(head.sizes)
+    worst = 0.0
+    for index, (original, candidate) in enumerate(
+        zip(features, np.roll(features, 1, 0), strict=True)
+    ):
+        rung, size_ratio = index % rungs, 0.05 + 0.9 * (index % 7) / 7
+        got = probe.run(original, candidate, rung, size_ratio)
+        with torch.inference_mode():
+            wanted = head(
+                torch.from_numpy(original[None]),
+                torch.from_numpy(np.ascontiguousarray(candidate[None])),
+                torch.tensor([rung]),
+                torch.tensor([size_ratio]),
+            ).numpy()[0]
+        difference = float(np.abs(got - wanted).max())
+        worst = max(worst, difference if np.isfinite(difference) else np.inf)
+    if not worst <= PROBE_GAP:
+        raise GateFailed(
+            f"The probe graph's agreement differs from the trained head's by up to {worst:.3g} "
+            f"(allowed {PROBE_GAP}). Nothing was published."
+        )
 
 
 def _value(scores: Scores, point: OperatingPoint) -> NDArray[np.float32]:

@@ -10,9 +10,10 @@ import onnx
 from edge_sdk import probe
 from edge_sdk.engine import OnnxEngine
 from edge_sdk.preprocess import SPEC, spec_sha256
-from export.fuse import fuse
-from export.parity import ParityReport, check_parity
-from export.run import TrainingRun, head_to_bytes
+from edge_sdk.second_look import OnnxProbe
+from export.fuse import export_probe, fuse
+from export.parity import ParityReport, check_parity, check_probe
+from export.run import TrainingRun, state_to_bytes
 from model_store import Draft, Manifest, Store
 from model_store.errors import UsageError
 
@@ -44,8 +45,14 @@ def publish_run(
     }
     files = {
         "engine.onnx": ("engine", model),
-        "head.safetensors": ("head", head_to_bytes(run.head)),
+        "head.safetensors": ("head", state_to_bytes(run.head)),
     }
+    if run.probe is not None:
+        dimension = int(run.expected.features.shape[1])
+        model = export_probe(run.probe, dimension, run.ladder)
+        check_probe(run.probe, OnnxProbe(model), run.expected.features)
+        files["probe.onnx"] = ("probe", model)
+        files["probe.safetensors"] = ("probe-head", state_to_bytes(run.probe))
     return store.publish(_draft(run, measured), files, aliases=aliases), parity
 
 
@@ -54,7 +61,7 @@ def _draft(run: TrainingRun, measured: dict[str, Any]) -> Draft:
         "algorithm": run.algorithm,
         "ladder": [rung.as_dict() for rung in run.ladder],
         "preprocessing": {"spec": SPEC, "sha256": spec_sha256()},
-        "operating_points": [run.operating_point.as_dict()],
+        "operating_points": [point.as_dict() for point in (run.operating_point, *run.points)],
     }
     try:
         return Draft(**{**run.facts, **known, **measured})

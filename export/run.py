@@ -4,12 +4,13 @@ RUN/run.json           what becomes the manifest, and how the parts fit together
 RUN/prefix.onnx        the frozen prefix, pixels to features
 RUN/head.safetensors   the trained head
 RUN/parity.npz         inputs and what the training network says about them, for the gate
+RUN/probe.safetensors  the probe head, if probing pays
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load, save
+from torch import nn
 
 from edge_sdk.engine import Scores
 from edge_sdk.ladder import Ladder, ladder_from_dicts
 from edge_sdk.policy import OperatingPoint
 from export.network import DQNHead, FactoredHead
+from export.probe_head import ProbeHead
 from model_store.errors import UsageError
 from model_store.files import read_json, write_atomic, write_json
 
-__all__ = ["SCHEMA", "Head", "TrainingRun", "head_from_bytes", "head_to_bytes"]
+__all__ = ["SCHEMA", "Head", "TrainingRun", "head_from_bytes", "state_to_bytes"]
 
 SCHEMA = "adacompress.training-run/1"
 
@@ -44,6 +47,8 @@ class TrainingRun:
         operating_point: the default trade-off with its certificate.
         inputs: uint8 (M, S, S, 3), pictures for the parity gate.
         expected: the training network's scores of ``inputs``.
+        points: further operating points, for devices that can afford fewer looks.
+        probe: the probe head, or None.
         facts: fields of the manifest that training knows: reward, scenery, backend, training,
             metrics, versions, parent.
     """
@@ -55,6 +60,8 @@ class TrainingRun:
     inputs: NDArray[np.uint8]
     expected: Scores
     facts: Mapping[str, Any]
+    points: Sequence[OperatingPoint] = ()
+    probe: ProbeHead | None = None
 
     @property
     def algorithm(self) -> str:
@@ -64,12 +71,16 @@ class TrainingRun:
     def save(self, folder: Path) -> None:
         """Write the run's four files; ``run.json`` last, so that a run with it is whole."""
         write_atomic(folder / "prefix.onnx", self.prefix)
-        write_atomic(folder / "head.safetensors", head_to_bytes(self.head))
+        write_atomic(folder / "head.safetensors", state_to_bytes(self.head))
         write_atomic(folder / "parity.npz", _parity_to_bytes(self.inputs, self.expected))
+        if self.probe is not None:
+            write_atomic(folder / "probe.safetensors", state_to_bytes(self.probe))
         document = {
             "schema": SCHEMA,
             "ladder": [rung.as_dict() for rung in self.ladder],
             "operating_point": self.operating_point.as_dict(),
+            "points": [point.as_dict() for point in self.points],
+            "probe": self.probe is not None,
             "facts": dict(self.facts),
         }
         write_json(folder / "run.json", document)
@@ -98,6 +109,8 @@ class TrainingRun:
                 inputs=inputs,
                 expected=expected,
                 facts=document["facts"],
+                points=tuple(map(OperatingPoint.from_dict, document.get("points", ()))),
+                probe=_probe(folder, ladder) if document.get("probe") else None,
             )
         except UsageError:
             raise
@@ -109,9 +122,9 @@ class TrainingRun:
             ) from error
 
 
-def head_to_bytes(head: Head) -> bytes:
-    """Return the head's parameters as safetensors."""
-    state = {name: value.contiguous() for name, value in head.state_dict().items()}
+def state_to_bytes(module: nn.Module) -> bytes:
+    """Return a module's parameters as safetensors."""
+    state = {name: value.contiguous() for name, value in module.state_dict().items()}
     return bytes(save(state))
 
 
@@ -127,6 +140,10 @@ def head_from_bytes(data: bytes, ladder: Ladder) -> Head:
         head = DQNHead(state[order[0]].shape[1], widths[-1], widths[:-1])
     head.load_state_dict(state)
     return head.eval()
+
+
+def _probe(folder: Path, ladder: Ladder) -> ProbeHead:
+    return ProbeHead.from_state(load((folder / "probe.safetensors").read_bytes()), ladder)
 
 
 def _parity_to_bytes(inputs: NDArray[np.uint8], expected: Scores) -> bytes:

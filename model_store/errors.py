@@ -90,9 +90,29 @@ class SchemaTooNew(StoreError):
 
 
 class BackendError(AdaCompressError):
-    """The cloud service, or the way to it, failed."""
+    """The cloud service, or the way to it, failed.
+
+    Args:
+        message: one sentence or two, without keys.
+        code: the service's own code, or "".
+        said: the service's own message, without keys, or "".
+        retry_after_s: seconds that the service asks to wait, or None.
+    """
 
     exit_code = 6
+    #: The same request may succeed a moment later.
+    transient: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        code: str = "",
+        said: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code, self.said, self.retry_after_s = code, said, retry_after_s
 
 
 class BudgetReached(AdaCompressError):

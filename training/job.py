@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,18 +20,63 @@ from edge_sdk.ladder import REFERENCE, Ladder
 from export.network import Prefix
 from model_store.errors import EnvironmentMissing, UsageError
 from training.cloud.local import register_local
-from training.labels.labelling import Budget, Labeller, label_grid
+from training.labels.budget import Budget, dollars
+from training.labels.executors import open_executor
+from training.labels.labelling import Labeller, label_grid
 from training.labels.ledger import Ledger, picture_key
-from training.labels.table import AnswerTable
+from training.labels.table import AnswerTable, Rejected
 from training.learn.features import Features, extract
 from training.learn.fit import Labelled
 from training.photos import View
 from training.progress import Stages
 
-__all__ = ["Job", "accepted", "open_run"]
+__all__ = ["Job", "Terms", "accepted", "open_run"]
 
-#: Uploads under way at once; a service's own limit is lower than what a machine can send.
-WORKERS = 2
+#: Uploads under way at once: while one waits for its answer another one is encoded.
+WORKERS = 2 * (os.cpu_count() or 1)
+
+#: Pictures left out that are named, of those of one stage.
+NAMED = 10
+
+_DAY_S = 24 * 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """On what terms a service is asked.
+
+    Attributes:
+        max_calls: answers that may be bought; None for no cap.
+        max_cost_usd: dollars that may be spent; None for no cap.
+        price_per_call: dollars that an answer costs; None takes the backend's list price.
+        answer_ttl_days: older answers are deleted and bought anew; None keeps them for ever.
+        max_failures: pictures that the service may fail on before the run stops.
+        workers: uploads under way at once; None for twice the cores.
+        executor: where pictures are encoded, see ``training.labels.executors``.
+    """
+
+    max_calls: int | None = None
+    max_cost_usd: float | None = None
+    price_per_call: float | None = None
+    answer_ttl_days: float | None = None
+    max_failures: int = 10
+    workers: int | None = None
+    executor: str = "threads"
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"The number of workers is {self.workers}; allowed is 1 or more.")
+        if self.max_failures < 0:
+            raise UsageError(f"--max-failures is {self.max_failures}; allowed is 0 or more.")
+        if self.answer_ttl_days is not None and not self.answer_ttl_days > 0:
+            raise UsageError(f"--answer-ttl is {self.answer_ttl_days}; allowed is above 0 days.")
+
+    def budget(self, backend: Backend) -> Budget:
+        """Return the budget for this service's price."""
+        price = self.price_per_call
+        if price is None:
+            price = backend.capabilities.price_usd
+        return Budget(self.max_calls, self.max_cost_usd, price)
 
 
 class Job:
@@ -40,7 +87,7 @@ class Job:
         run: the run's folder; the ledger is in it, so that a second run pays for nothing twice.
         stages: tells the progress.
         min_score: labels below it do not count.
-        budget: what may be spent.
+        terms: what may be spent, by how many at once.
         model_version: what the service runs, if that is known.
         seed: chooses the parity pictures.
     """
@@ -52,7 +99,7 @@ class Job:
         stages: Stages,
         *,
         min_score: float = 0.0,
-        budget: Budget | None = None,
+        terms: Terms | None = None,
         model_version: str | None = None,
         seed: int = 0,
     ) -> None:
@@ -60,16 +107,19 @@ class Job:
         if not 0.0 <= min_score <= 1.0:
             raise UsageError(f"The minimum score is {min_score}; allowed is 0 to 1.")
         self.min_score, self.stages, self._seed = min_score, stages, seed
-        self._open = contextlib.ExitStack()
-        self.backend: Backend = open_backend(backend)
-        self._open.callback(self.backend.close)
-        try:
-            self.ledger = Ledger(run / "ledger.sqlite")
-        except BaseException:
-            self._open.close()
-            raise
-        self._open.callback(self.ledger.close)
-        self.labeller = Labeller(self.backend, self.ledger, budget, model_version)
+        self._terms = terms = terms or Terms()
+        with contextlib.ExitStack() as opening:
+            self.backend: Backend = open_backend(backend)
+            opening.callback(self.backend.close)
+            budget = terms.budget(self.backend)
+            days = terms.answer_ttl_days
+            self.ledger = Ledger(
+                run / "ledger.sqlite", ttl_s=None if days is None else days * _DAY_S
+            )
+            opening.callback(self.ledger.close)
+            self.labeller = Labeller(self.backend, self.ledger, budget, model_version)
+            self._encoders = opening.enter_context(open_executor(terms.executor))
+            self._open = opening.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -84,16 +134,34 @@ class Job:
 
     def label(self, views: Sequence[View], ladder: Ladder, title: str) -> AnswerTable:
         """Ask the service about every view at every rung; the ledger's answers are free."""
+        before = self.labeller.bought, self.labeller.cost_usd
         with self.stages.stage(title, len(views)) as step:
-            return label_grid(
+            table = label_grid(
                 views,
                 ladder,
                 self.labeller,
                 wire_size=self.backend.wire_size,
                 min_score=self.min_score,
-                workers=WORKERS,
-                progress=step,
+                workers=self._terms.workers or WORKERS,
+                executor=self._encoders.executor,
+                ahead=self._encoders.ahead,
+                max_failures=self._terms.max_failures,
+                progress=lambda count: step(count, self._spent(*before)),
             )
+        self._name(table.rejected)
+        return table
+
+    def _spent(self, calls_before: int, cost_before: float) -> str:
+        """Return what a stage has spent, for its bar."""
+        calls = self.labeller.bought - calls_before
+        cost = self.labeller.cost_usd - cost_before
+        return f"{calls} calls for {dollars(cost)}" if cost else f"{calls} calls"
+
+    def _name(self, rejected: Sequence[Rejected]) -> None:
+        for one in rejected[:NAMED]:
+            self.stages.say(f"left out {one.photo}: {one.reason}")
+        if len(rejected) > NAMED:
+            self.stages.say(f"left out besides: {len(rejected) - NAMED} pictures")
 
     def reference_labels(self, image: Image.Image) -> tuple[Label, ...]:
         """Return the service's answer to a picture's reference, through the ledger."""
@@ -115,7 +183,7 @@ class Job:
 
 
 def accepted(views: Sequence[View], table: AnswerTable) -> list[View]:
-    """Return the views that have a row in ``table``: the service refused the others."""
+    """Return the views that have a row in ``table``: the others were left out."""
     refused = {one.position for one in table.rejected}
     return [view for position, view in enumerate(views) if position not in refused]
 

@@ -6,9 +6,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Protocol, TextIO
 
-__all__ = ["Stages"]
+__all__ = ["Stages", "Step"]
+
+
+class Step(Protocol):
+    """Tells that ``count`` more steps are done, and what they came to so far."""
+
+    def __call__(self, count: int, note: str = "") -> object:
+        """Move the bar."""
 
 
 class Stages:
@@ -28,20 +35,26 @@ class Stages:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def stage(self, title: str, total: int | None = None) -> Iterator[Callable[[int], object]]:
+    def stage(self, title: str, total: int | None = None) -> Iterator[Step]:
         """Time a stage; the value is called with the number of steps done since its last call.
 
         Args:
             title: what is being done.
             total: steps, for the bar.
         """
-        started = self._clock()
-        with self._bar(title, total) as step:
+        started, latest = self._clock(), ""
+        with self._bar(title, total) as move:
+
+            def step(count: int, note: str = "") -> None:
+                nonlocal latest
+                latest = note or latest
+                move(count, note)
+
             yield step
         took = self._clock() - started
         self.seconds[title] = self.seconds.get(title, 0.0) + round(took, 3)
         if not self._stream.isatty():
-            self.say(f"{title}: {took:.1f} s")
+            self.say(f"{title}: {took:.1f} s" + (f", {latest}" if latest else ""))
 
     def say(self, text: str) -> None:
         """Print one line without disturbing a bar."""
@@ -50,13 +63,23 @@ class Stages:
         tqdm.write(text, file=self._stream)
 
     @contextmanager
-    def _bar(self, title: str, total: int | None) -> Iterator[Callable[[int], Any]]:
+    def _bar(self, title: str, total: int | None) -> Iterator[Step]:
         from tqdm import tqdm
 
-        shape = "{desc} |{bar}| {n_fmt}/{total_fmt} {remaining}" if total else "{desc} {elapsed}"
+        shape = (
+            "{desc} |{bar}| {n_fmt}/{total_fmt} {remaining}{postfix}"
+            if total
+            else "{desc} {elapsed}{postfix}"
+        )
         hidden = not self._stream.isatty()
         bar = tqdm(
             total=total, desc=title, file=self._stream, disable=hidden, bar_format=shape, leave=True
         )
+
+        def move(count: int, note: str = "") -> None:
+            if note:
+                bar.set_postfix_str(note, refresh=False)
+            bar.update(count)
+
         with bar:
-            yield bar.update
+            yield move

@@ -31,8 +31,8 @@ from export.run import TrainingRun, head_from_bytes
 from model_store import Manifest, Store, UsageError
 from model_store.files import read_json, sha256_bytes
 from training.learn.bandit import Observations, fit_factored
-from training.learn.calibrate import GRID, SAFEST
 from training.learn.fit import scores
+from training.learn.policies import GRID, SAFEST
 from training.learn.reward import Reward
 from training.parent import when_parent_ends
 from training.versions import versions

@@ -23,7 +23,10 @@ __all__ = ["Backend", "Factory", "Spec", "known_schemes", "open_backend", "parse
 Factory = Callable[[Spec], Backend]
 
 #: Scheme -> module of this package with a function ``open_spec(spec)``.
-_OWN = {"baidu": "edge_sdk.backends.baidu"}
+_OWN = {
+    name: f"edge_sdk.backends.{name}"
+    for name in ("azure", "baidu", "facepp", "google", "rekognition", "torchserve")
+}
 
 #: Scheme -> who registers it, for those that live on a higher floor.
 _ELSEWHERE = {"local": "the package training; run `pip install 'adacompress[train]'`"}

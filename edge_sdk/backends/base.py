@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
-__all__ = ["Backend", "Capabilities", "Label", "Recognition"]
+__all__ = ["ENCODINGS", "Backend", "Box", "Capabilities", "Label", "Recognition"]
+
+#: How a request carries the picture, cheapest first, with the factor that it costs in bytes.
+ENCODINGS = {"raw": 1.0, "multipart": 1.0, "base64": 4 / 3, "form": 1.37}
+
+
+class Box(NamedTuple):
+    """Where in the picture a label was seen, in pixels from the left upper corner."""
+
+    left: float
+    top: float
+    width: float
+    height: float
 
 
 class Label(NamedTuple):
-    """One label of an answer; the score is normalised to [0, 1]."""
+    """One label of an answer; the score is normalised to [0, 1], a box is rarely given."""
 
     name: str
     score: float
+    box: Box | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a service accepts; a ladder is cut to it before anything is uploaded.
+    """What a service accepts; the ladder is cut to it before anything is uploaded.
 
     Attributes:
         max_bytes: largest JPEG file in bytes, after undoing the request's own encoding.
         min_side: shortest allowed side in pixels.
         max_side: longest allowed side in pixels.
+        max_pixels: largest allowed area in pixels, or None.
+        formats: accepted file formats, by Pillow's names; this product sends JPEG.
+        encoding: how the request carries the file, a key of ``ENCODINGS``.
+        boxes: answers may hold boxes.
+        tells_version: answers name the model that gave them.
+        price_usd: dollars that one call costs, or None where nobody knows.
     """
 
     max_bytes: int
     min_side: int
     max_side: int
+    max_pixels: int | None = None
+    formats: tuple[str, ...] = ("JPEG",)
+    encoding: str = "raw"
+    boxes: bool = False
+    tells_version: bool = False
+    price_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +60,12 @@ class Recognition:
     """The service's answer to one upload.
 
     Attributes:
-        labels: best first; empty is a valid answer.
+        labels: best first; empty is a valid answer. Boxes are in pixels of the picture of ``size``.
         wire_bytes: size of the request body that really left, encodings included.
         latency_s: seconds from sending to the parsed answer.
         model_version: what the service says about its model, or None.
         request_id: the service's own id of this request, or "".
+        size: (width, height) in pixels of the uploaded picture, or None if nobody looked.
     """
 
     labels: tuple[Label, ...]
@@ -47,6 +73,18 @@ class Recognition:
     latency_s: float = 0.0
     model_version: str | None = None
     request_id: str = ""
+    size: tuple[int, int] | None = None
+
+    def at(self, size: tuple[int, int]) -> Recognition:
+        """Return the same answer with its boxes in pixels of a picture of (width, height).
+
+        An upload may have been scaled; what its caller knows are the original's pixels.
+        """
+        if self.size is None or self.size == size:
+            return self
+        across, down = size[0] / self.size[0], size[1] / self.size[1]
+        labels = tuple(_scaled(label, across, down) for label in self.labels)
+        return replace(self, labels=labels, size=size)
 
 
 @runtime_checkable
@@ -69,3 +107,10 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Release connections; calling it twice is fine."""
+
+
+def _scaled(label: Label, across: float, down: float) -> Label:
+    if label.box is None:
+        return label
+    left, top, width, height = label.box
+    return label._replace(box=Box(left * across, top * down, width * across, height * down))

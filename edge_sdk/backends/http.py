@@ -1,11 +1,8 @@
-"""The one HTTP layer: time limits, retries with jitter, and errors that never show a key.
+"""The one HTTP layer: time limits, complete answers, and errors that never show a key.
 
-Every service's client posts through :class:`HttpClient`. It retries what trying again may cure
-(labelling a picture twice does no harm, so POST is retried too) within one deadline for the whole
-call, and turns whatever goes wrong into ``edge_sdk.errors``. Dialects read the answer's content.
-
-The retries are a loop of our own and not urllib3's, because one count and one deadline must also
-cover answers cut off half-way and refusals inside an HTTP 200, which urllib3 never sees.
+Every service's client sends through :class:`HttpClient`, under the one retry policy of
+``edge_sdk.backends.guard`` (labelling a picture twice does no harm, so POST is retried too).
+Whatever goes wrong becomes one of ``edge_sdk.errors``. Dialects read the answer's content.
 """
 
 from __future__ import annotations
@@ -19,68 +16,30 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError, InvalidHeader, ReadTimeoutError
 from urllib3.util import Retry
 
+from edge_sdk.backends.guard import Guard, HttpPolicy
+from edge_sdk.backends.refusals import kind_of_status, refusal
 from edge_sdk.backends.spec import is_loopback
-from edge_sdk.errors import (
-    BackendAuth,
-    BackendProtocol,
-    BackendRejected,
-    BackendThrottled,
-    BackendUnavailable,
-    ClosedError,
-)
-from model_store.errors import BackendError, UsageError
+from edge_sdk.errors import BackendProtocol, BackendUnavailable, ClosedError
+from model_store.errors import BackendError
 
-__all__ = ["MAX_ANSWER", "RETRIED", "HttpClient", "HttpPolicy", "Reply"]
+__all__ = ["MAX_ANSWER", "HttpClient", "HttpPolicy", "Reply", "accepted"]
 
-#: HTTP statuses that trying again may cure.
-RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+T = TypeVar("T")
 
 #: Largest answer that is read, in bytes; label lists have a few thousand.
 MAX_ANSWER = 4 * 1024 * 1024
 
-_AUTH, _REJECTED = frozenset({401, 403, 407}), frozenset({400, 411, 412, 413, 415, 422})
 _CHUNK = 64 * 1024
 _SECRETS = re.compile(
-    r"(\b(?:access_token|client_id|client_secret|api_key|api_secret|key)=)[^&\s\"']+"
+    r"(\b(?:access_token|client_id|client_secret|api_key|api_secret|key|token)=)[^&\s\"']+"
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpPolicy:
-    """How long and how often to try.
-
-    Attributes:
-        connect_s: seconds to get a connection.
-        read_s: seconds of silence while waiting for the answer.
-        deadline_s: seconds for one call with all its attempts and pauses.
-        attempts: requests sent at most.
-        backoff_s: the n-th pause is random up to ``backoff_s * 2**n`` (full jitter), n from 0.
-        backoff_cap_s: longest such pause.
-        retry_after_cap_s: longest pause that a service may ask for with ``Retry-After``.
-    """
-
-    connect_s: float = 3.0
-    read_s: float = 10.0
-    deadline_s: float = 90.0
-    attempts: int = 3
-    backoff_s: float = 0.5
-    backoff_cap_s: float = 20.0
-    retry_after_cap_s: float = 60.0
-
-    def __post_init__(self) -> None:
-        if self.attempts < 1 or min(self.connect_s, self.read_s, self.deadline_s) <= 0:
-            raise UsageError(
-                f"An HTTP policy has {self.attempts} attempts and the limits {self.connect_s}, "
-                f"{self.read_s} and {self.deadline_s} s; allowed are at least 1 attempt and limits "
-                "above 0 s."
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +64,7 @@ class Reply:
             document = None
         if not isinstance(document, dict):
             if self.status != 200:
-                raise self.error()
+                raise self.error(said="not a JSON object")  # its text may repeat a key
             kind = self.headers.get("Content-Type", "no content type").partition(";")[0]
             raise BackendProtocol(
                 f"{self.host} answered {kind} that is not a JSON object "
@@ -113,22 +72,55 @@ class Reply:
             )
         return document
 
-    def error(self) -> BackendError:
-        """Return the error that this status stands for when the body says nothing better."""
-        what = f"{self.host} answered HTTP {self.status}"
-        if self.status == 429:
-            return BackendThrottled(f"{what}: too many requests. Send fewer, or try again later.")
-        if self.status in RETRIED or self.status >= 500:
-            return BackendUnavailable(f"{what}: it failed on its side. Try again later.")
-        if self.status in _AUTH:
-            return BackendAuth(f"{what}: it does not accept the keys. Check them and their rights.")
-        if self.status in _REJECTED:
-            return BackendRejected(f"{what}: it refuses this upload.")
-        return BackendProtocol(f"{what}; this is not the service that was meant. Check its host.")
+    def error(
+        self,
+        kind: type[BackendError] | None = None,
+        code: str = "",
+        said: object = "",
+        secrets: tuple[str, ...] = (),
+    ) -> BackendError:
+        """Return what this answer is as an error.
+
+        Args:
+            kind: what it means; default is what its status means.
+            code: the service's own code; default is the status.
+            said: the service's own message; default is the body if it is short and plain text.
+            secrets: what is masked in the message.
+        """
+        return refusal(
+            kind or kind_of_status(self.status),
+            self.host,
+            code or f"HTTP {self.status}",
+            said or self._plain_text(),
+            secrets=secrets,
+            retry_after_s=self._retry_after_s(),
+        )
+
+    def _plain_text(self) -> str:
+        kind = self.headers.get("Content-Type", "")
+        return self.body[:1000].decode(errors="replace") if kind.startswith("text/plain") else ""
+
+    def _retry_after_s(self) -> float | None:
+        asked = self.headers.get("Retry-After")
+        try:
+            return None if asked is None else Retry().parse_retry_after(asked)
+        except InvalidHeader:
+            return None  # a service's typing error is no reason to fail
+
+
+def accepted(reply: Reply) -> Reply:
+    """Return an answer with HTTP 200.
+
+    Raises:
+        BackendError: it has another status.
+    """
+    if reply.status != 200:
+        raise reply.error()
+    return reply
 
 
 class HttpClient:
-    """Posts to one service; safe to use from several threads, each has its own connections.
+    """Sends to one service; safe to use from several threads, each has its own connections.
 
     Args:
         base_url: ``https://HOST`` or ``http://HOST:PORT``.
@@ -147,8 +139,8 @@ class HttpClient:
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.host = urlsplit(base_url).netloc
-        self._policy = policy or HttpPolicy()
-        self._clock, self._sleep, self._jitter = clock, sleep, jitter
+        self._clock = clock
+        self._guard = Guard(self.host, policy, clock=clock, sleep=sleep, jitter=jitter)
         self._own = threading.local()
         self._lock = threading.Lock()
         self._sessions: weakref.WeakSet[requests.Session] = weakref.WeakSet()  # under _lock
@@ -161,39 +153,40 @@ class HttpClient:
     def post(
         self,
         path: str,
+        read: Callable[[Reply], T],
         *,
         params: Mapping[str, str] | None = None,
         data: bytes = b"",
         headers: Mapping[str, str] | None = None,
-        again: Callable[[Reply], bool] = lambda _reply: False,
-    ) -> Reply:
-        """Send one request, again if that may help, and return the complete answer.
+    ) -> T:
+        """Send one POST, again if that may help, and return what ``read`` makes of the answer.
 
         Args:
             path: starts with a slash.
+            read: turns a complete answer of any status into a value, or raises ``BackendError``;
+                those that are ``transient`` are worth another attempt. See :func:`accepted`.
             params: the query; may hold a token, which shows up in no message and no log line.
             data: the body.
-            headers: such as the content type.
-            again: tells of an answer with another status than ``RETRIED`` that it is worth another
-                attempt. The last such answer is returned, not raised.
+            headers: such as the content type; the same holds for them.
 
         Raises:
             BackendUnavailable: no complete answer within the policy's limits.
-            BackendThrottled: HTTP 429 to the last attempt.
             BackendProtocol: the answer is larger than ``MAX_ANSWER``.
+            BackendError: what ``read`` raised last.
         """
-        request = requests.Request("POST", self.base_url + path, headers, data=data, params=params)
-        deadline = self._clock() + self._policy.deadline_s
-        attempt = 0
-        while True:
-            outcome = self._attempt(request, deadline)
-            if isinstance(outcome, Reply) and outcome.status not in RETRIED and not again(outcome):
-                return outcome
-            pause = self._pause(attempt, outcome)
-            attempt += 1
-            if attempt >= self._policy.attempts or self._clock() + pause >= deadline:
-                return self._give_up(outcome, attempt)
-            self._sleep(pause)
+        return self.send(
+            requests.Request("POST", self.base_url + path, headers, params=params, data=data), read
+        )
+
+    def get(
+        self, path: str, read: Callable[[Reply], T], *, headers: Mapping[str, str] | None = None
+    ) -> T:
+        """Send one GET; see :meth:`post`."""
+        return self.send(requests.Request("GET", self.base_url + path, headers), read)
+
+    def send(self, request: requests.Request, read: Callable[[Reply], T]) -> T:
+        """Send one request; see :meth:`post`."""
+        return self._guard.call(lambda deadline: read(self._attempt(request, deadline)))
 
     def close(self) -> None:
         """Close every thread's connections; a later ``post`` raises ``ClosedError``."""
@@ -203,10 +196,10 @@ class HttpClient:
         for session in sessions:
             session.close()
 
-    def _attempt(self, request: requests.Request, deadline: float) -> Reply | BackendUnavailable:
-        session = self._session()
+    def _attempt(self, request: requests.Request, deadline: float) -> Reply:
+        session, policy = self._session(), self._guard.policy
         left = max(deadline - self._clock(), 0.001)
-        limits = (min(self._policy.connect_s, left), min(self._policy.read_s, left))
+        limits = (min(policy.connect_s, left), min(policy.read_s, left))
         try:
             ready = session.prepare_request(request)
             # A redirect would carry the body and the token to a place that nobody named.
@@ -215,8 +208,9 @@ class HttpClient:
                 body = self._read(answer, deadline)
                 return Reply(self.host, answer.status_code, answer.headers, body)
         except (requests.RequestException, HTTPError, OSError) as error:
-            # Not chained: the texts of requests and urllib3 hold the URL, hence the token.
-            return BackendUnavailable(f"{self.host} {_reason(error, limits)}")
+            reason = _reason(error, limits)
+        # Not chained: the texts of requests and urllib3 hold the URL, hence the token.
+        raise BackendUnavailable(f"{self.host} {reason}. Check the network and the service.")
 
     def _read(self, answer: requests.Response, deadline: float) -> bytes:
         """Read the body piece by piece, because a trickle never trips a time-out on silence."""
@@ -231,25 +225,6 @@ class HttpClient:
                 raise TimeoutError
         return bytes(body)
 
-    def _pause(self, attempt: int, outcome: Reply | BackendUnavailable) -> float:
-        policy = self._policy
-        if isinstance(outcome, Reply) and (asked := outcome.headers.get("Retry-After")):
-            try:
-                return min(Retry().parse_retry_after(asked), policy.retry_after_cap_s)
-            except InvalidHeader:
-                pass  # a service's typing error is no reason to fail
-        return self._jitter() * min(policy.backoff_s * 2.0**attempt, policy.backoff_cap_s)
-
-    def _give_up(self, outcome: Reply | BackendUnavailable, attempts: int) -> Reply:
-        if isinstance(outcome, Reply):
-            if outcome.status in RETRIED:
-                raise outcome.error()
-            return outcome
-        tried = "1 attempt was" if attempts == 1 else f"{attempts} attempts were"
-        raise BackendUnavailable(
-            f"{outcome}; {tried} made. Check the network and the service, then try again."
-        ) from None
-
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._own, "session", None)
         with self._lock:
@@ -257,6 +232,8 @@ class HttpClient:
                 raise ClosedError(f"The client of {self.host} is closed; open another one.")
             if session is None:
                 session = self._own.session = requests.Session()
+                # Else requests would put a netrc entry in the place of our own authorisation.
+                session.auth = _as_it_is
                 # A proxy named in the environment is not the way to this very machine.
                 session.trust_env = not is_loopback(self.host)
                 self._sessions.add(session)
@@ -287,6 +264,10 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
 
 
 def _hide_secrets(record: logging.LogRecord) -> bool:

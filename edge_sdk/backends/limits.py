@@ -8,27 +8,41 @@ import warnings
 from PIL import Image
 
 from edge_sdk.backends.base import Capabilities
-from edge_sdk.errors import BackendRejected
+from edge_sdk.errors import BackendRejected, BackendTooLarge
 
-__all__ = ["check_limits"]
+__all__ = ["check_limits", "fits"]
 
 
-def check_limits(jpeg: bytes, capabilities: Capabilities, service: str) -> None:
-    """Return if ``service`` accepts this file; only the file's header is read.
+def check_limits(jpeg: bytes, capabilities: Capabilities, service: str) -> tuple[int, int]:
+    """Return the picture's (width, height) if ``service`` accepts it; only the header is read.
 
     Raises:
-        BackendRejected: it is no picture, or too large a file, or a side is too short or too long.
+        BackendTooLarge: too many bytes, too many pixels, or a side is too long.
+        BackendRejected: it is no picture, or a side is too short.
     """
     if len(jpeg) > capabilities.max_bytes:
-        raise BackendRejected(
+        raise BackendTooLarge(
             f"The file has {len(jpeg)} bytes; {service} accepts at most {capabilities.max_bytes}."
         )
-    width, height = _size(jpeg, service)
-    if min(width, height) < capabilities.min_side or max(width, height) > capabilities.max_side:
-        raise BackendRejected(
-            f"The picture has {width}x{height} pixels; {service} accepts sides of "
-            f"{capabilities.min_side} to {capabilities.max_side} pixels."
+    size = _size(jpeg, service)
+    if not fits(size, capabilities):
+        area = f" and {capabilities.max_pixels} pixels in all" if capabilities.max_pixels else ""
+        kind = BackendRejected if min(size) < capabilities.min_side else BackendTooLarge
+        raise kind(
+            f"The picture has {size[0]}x{size[1]} pixels; {service} accepts sides of "
+            f"{capabilities.min_side} to {capabilities.max_side} pixels{area}."
         )
+    return size
+
+
+def fits(size: tuple[int, int], capabilities: Capabilities) -> bool:
+    """Tell whether a picture of (width, height) pixels is within the limits."""
+    most = capabilities.max_pixels
+    return (
+        min(size) >= capabilities.min_side
+        and max(size) <= capabilities.max_side
+        and (most is None or size[0] * size[1] <= most)
+    )
 
 
 def _size(jpeg: bytes, service: str) -> tuple[int, int]:

@@ -20,22 +20,25 @@ from werkzeug import Request, Response
 
 from edge_sdk.backends.baidu import (
     CAPABILITIES,
+    KEYS,
     MAX_BASE64,
     RECOGNIZE_PATH,
     TOKEN_PATH,
     BaiduBackend,
     _form,
-    keys_from_environment,
     open_spec,
 )
 from edge_sdk.backends.base import Backend, Label
 from edge_sdk.backends.http import HttpClient
+from edge_sdk.backends.keys import from_environment
 from edge_sdk.backends.spec import Spec
 from edge_sdk.errors import (
     BackendAuth,
     BackendProtocol,
+    BackendQuota,
     BackendRejected,
     BackendThrottled,
+    BackendTooLarge,
     BackendUnavailable,
 )
 from model_store.errors import BackendError
@@ -79,11 +82,15 @@ class Service:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return answer if isinstance(answer, Response) else reply(answer)
 
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
     def client(self) -> BaiduBackend:
         http = HttpClient(
             self.server.url_for(""),
             clock=lambda: self.now,
-            sleep=self.pauses.append,
+            sleep=self.sleep,
             jitter=lambda: 1.0,
         )
         return BaiduBackend(
@@ -196,7 +203,7 @@ def test_a_refused_token_is_replaced_once(
 def test_a_token_refused_twice_is_an_auth_error(service: Service, backend: BaiduBackend) -> None:
     service.answers = [refusal(110, "Access token invalid, token-2")]
 
-    with pytest.raises(BackendAuth, match=r"error 110 \(Access token invalid, \*\*\*\)"):
+    with pytest.raises(BackendAuth, match=r"refused with 110 \(Access token invalid, \*\*\*\)"):
         backend.recognize(picture())
     assert len(service.uploads) == 2
 
@@ -208,9 +215,9 @@ def test_a_token_refused_twice_is_an_auth_error(service: Service, backend: Baidu
         (2, BackendUnavailable, 3),
         (282000, BackendUnavailable, 3),
         (18, BackendThrottled, 3),
-        (4, BackendThrottled, 1),
-        (17, BackendThrottled, 1),
-        (19, BackendThrottled, 1),
+        (4, BackendQuota, 1),
+        (17, BackendQuota, 1),
+        (19, BackendQuota, 1),
         (6, BackendAuth, 1),
         (13, BackendAuth, 1),
         (14, BackendAuth, 1),
@@ -220,7 +227,7 @@ def test_a_token_refused_twice_is_an_auth_error(service: Service, backend: Baidu
         (216103, BackendRejected, 1),
         (216200, BackendRejected, 1),
         (216201, BackendRejected, 1),
-        (216202, BackendRejected, 1),
+        (216202, BackendTooLarge, 1),
         (216203, BackendRejected, 1),
         (336000, BackendProtocol, 1),
         ("odd", BackendProtocol, 1),
@@ -243,7 +250,7 @@ def test_a_rate_limit_that_passes_is_waited_for(service: Service, backend: Baidu
     service.answers = [refusal(18), refusal(18), RESULT]
 
     assert backend.recognize(picture()).labels
-    assert service.pauses == [0.5, 1.0]
+    assert sum(service.pauses) == 3.0  # the pace, halved to one request a second, asks for more
 
 
 @pytest.mark.parametrize("code", [216630, 216634])
@@ -296,7 +303,7 @@ def test_a_login_page_instead_of_json_is_a_protocol_error(
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"), [(403, BackendAuth), (413, BackendRejected), (404, BackendProtocol)]
+    ("status", "kind"), [(403, BackendAuth), (413, BackendTooLarge), (404, BackendProtocol)]
 )
 def test_an_http_error_without_json_has_its_error(
     service: Service, backend: BaiduBackend, status: int, kind: type[BackendError]
@@ -373,7 +380,7 @@ def test_missing_keys_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ADACOMPRESS_BAIDU_SECRET_KEY", raising=False)
 
     with pytest.raises(BackendAuth, match=r"set ADACOMPRESS_BAIDU_SECRET_KEY\.") as caught:
-        keys_from_environment()
+        from_environment("Baidu", *KEYS)()
     assert KEY not in str(caught.value)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from edge_sdk.backends.base import Box, Label, Recognition
 from edge_sdk.client import EdgeClient
 from edge_sdk.codec import encode, load
 from edge_sdk.config import EdgeConfig
@@ -196,6 +198,39 @@ def test_a_rung_whose_sides_the_service_refuses_is_replaced_by_a_dearer_one(devi
     device.service.capabilities = type(device.service.capabilities)(2**22, 32, 4096)
     result = device.client(device.config(loop=NEVER)).process(device.picture(size=(40, 36)))
     assert result.rung == next(rung for rung in FULL if rung.scale == 1.0)
+
+
+@pytest.mark.parametrize("limit", [{"max_bytes": 2500}, {"max_side": 80}])
+def test_a_reference_too_large_for_the_service_is_scaled_down_before_it_is_sent(
+    device: Any, limit: dict[str, int]
+) -> None:
+    device.shelf.current = None  # nobody decides: the reference is sent
+    device.service.capabilities = replace(device.service.capabilities, **limit)
+
+    result = device.client().process(device.picture(size=(128, 96)))
+
+    assert result.rung == replace(REFERENCE, scale=result.rung.scale)
+    assert result.rung.scale < 1.0
+    assert result.bytes <= device.service.capabilities.max_bytes
+
+
+def test_boxes_are_in_the_original_pictures_pixels_though_the_upload_was_scaled(
+    device: Any,
+) -> None:
+    class Detector(type(device.service)):  # type: ignore[misc]
+        def recognize(self, jpeg: bytes) -> Recognition:
+            with Image.open(io.BytesIO(jpeg)) as picture:
+                width, height = picture.size
+            labels = (Label("cat", 0.9, Box(width / 4, height / 2, width / 2, height / 8)),)
+            return Recognition(labels, wire_bytes=len(jpeg), size=(width, height))
+
+    device.service = Detector()
+    device.service.capabilities = replace(device.service.capabilities, max_side=50)
+
+    result = device.client().process(device.picture(size=(96, 64)))
+
+    assert result.rung.scale < 1.0
+    assert result.labels[0].box == pytest.approx((24.0, 32.0, 48.0, 8.0))
 
 
 def test_labels_below_the_minimum_score_do_not_count(device: Any) -> None:

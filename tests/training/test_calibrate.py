@@ -13,13 +13,12 @@ from edge_sdk.engine import Scores
 from edge_sdk.policy import OperatingPoint, choose
 from model_store.errors import UsageError
 from training.learn.calibrate import (
-    GRID,
-    SAFEST,
     calibrate,
     design_effect,
     exact_tail,
     images_needed,
 )
+from training.learn.policies import GRID, SAFEST, Static
 
 SIZES = np.array([0.1, 0.25, 0.5, 0.9])
 
@@ -44,7 +43,15 @@ def certify(observed: Any, head: Any = None, **given: Any) -> OperatingPoint:
     observed = np.asarray(observed, dtype=float)
     head = predicted(observed if head is None else np.asarray(head, dtype=float))
     groups = given.pop("groups", singles(len(observed)))
-    return calibrate(head, observed, groups, **({"target": 0.95} | given))
+    shares = not np.isin(observed, (0.0, 1.0)).all()
+    return calibrate(
+        Static(head),
+        lambda rungs: observed[np.arange(len(observed)), rungs],
+        groups,
+        effect=design_effect(observed, groups),
+        shares=shares,
+        **({"target": 0.95} | given),
+    )
 
 
 # --- the exact tail ---------------------------------------------------------------------------

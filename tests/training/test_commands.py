@@ -95,7 +95,7 @@ def test_the_papers_agent_is_fitted_on_the_papers_ladder(photos: Path, tmp_path:
         (["fit", "--backend", "local:nonsense"], 2, "nonsense"),
         (["fit", "--target-accuracy", "1.5"], 2, "target accuracy is 1.5"),
         (["fit", "--images", "nowhere"], 2, "not a folder"),
-        (["fit", "--max-cost", "1"], 2, "--price-per-call"),
+        (["fit", "--max-cost", "1", "--backend", "baidu://host"], 2, "--price-per-call"),
         (["fit", "--min-score", "7"], 2, "minimum score is 7"),
         (["evaluate", "--agent", "nobody"], 5, "nobody"),
     ],

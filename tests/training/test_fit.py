@@ -19,9 +19,9 @@ from export.run import TrainingRun
 from model_store import Store
 from model_store.errors import UsageError
 from training.learn.bandit import FitReport
-from training.learn.calibrate import SAFEST
 from training.learn.dqn import PaperParameters, Trace
 from training.learn.fit import Goal, Labelled, choices, fingerprint, fit_bandit, fit_dqn, scores
+from training.learn.policies import SAFEST
 
 GOAL = Goal(backend="local:stand-in", scenery="field", seed=3, target=0.9)
 QUICK = PaperParameters(K=60, T_start=20, batch=16, hidden=(8,))

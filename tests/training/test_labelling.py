@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +19,23 @@ from PIL import Image
 from edge_sdk import codec
 from edge_sdk.agreement import METRICS
 from edge_sdk.backends.base import Backend, Capabilities, Label, Recognition
-from edge_sdk.errors import BackendProtocol, BackendRejected, BackendUnavailable, ImageError
+from edge_sdk.errors import (
+    BackendAuth,
+    BackendProtocol,
+    BackendQuota,
+    BackendRejected,
+    BackendThrottled,
+    BackendUnavailable,
+    ImageError,
+)
 from edge_sdk.ladder import FULL, PAPER, REFERENCE, Ladder, Rung
 from model_store.errors import BudgetReached, UsageError
+from training.labels.labeller import ModelChanged
 from training.labels.labelling import Budget, Labeller, label_grid
 from training.labels.ledger import Ledger
-from training.labels.table import concatenate
+from training.labels.table import Rejected, concatenate
 
+ROOT = Path(__file__).parents[2]
 LADDER: Ladder = (Rung(quality=10), Rung(quality=40), Rung(quality=75))
 
 
@@ -190,47 +203,10 @@ def test_what_was_paid_for_is_not_paid_for_again(ledger: Ledger) -> None:
     assert (table.calls, table.from_ledger) == (11, 7)
 
 
-def test_a_budget_of_dollars_holds_to_the_cent(ledger: Ledger) -> None:
-    budget = Budget(max_cost_usd=0.3, price_per_call=0.1)
-
-    with pytest.raises(BudgetReached, match=r"over the allowed 0\.3"):
-        label_grid(SHOTS, LADDER, Labeller(Service(), ledger, budget))
-    assert budget.calls == 3
-    assert budget.cost_usd == pytest.approx(0.3)
-
-
 def test_a_budget_of_nothing_still_reads_the_ledger(ledger: Ledger) -> None:
     label_grid(SHOTS, LADDER, Labeller(Service(), ledger))
 
     assert len(label_grid(SHOTS, LADDER, Labeller(Service(), ledger, Budget(max_calls=0)))) == 6
-
-
-def test_threads_never_overspend() -> None:
-    budget = Budget(max_calls=50)
-
-    def spend() -> None:
-        for _ in range(20):
-            try:
-                budget.spend()
-            except BudgetReached:
-                return
-
-    threads = [threading.Thread(target=spend) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert budget.calls == 50
-
-
-@pytest.mark.parametrize(
-    ("calls", "dollars", "price"), [(-1, None, 0.0), (None, -1.0, 1.0), (None, 5.0, 0.0)]
-)
-def test_a_budget_without_sense_is_refused(
-    calls: int | None, dollars: float | None, price: float
-) -> None:
-    with pytest.raises(UsageError):
-        Budget(calls, dollars, price)
 
 
 def test_a_refused_picture_is_left_out_and_named(ledger: Ledger) -> None:
@@ -325,13 +301,114 @@ def test_after_an_interruption_no_further_answer_is_begun(
     assert len(service.uploads) == len(ledger) == 5
 
 
-def test_an_unreadable_picture_stops_with_its_own_error(ledger: Ledger) -> None:
-    class Broken(Shot):
-        def open(self) -> Image.Image:
-            raise ImageError("Picture 'x.jpg' is damaged.")
+class Broken(Shot):
+    def open(self) -> Image.Image:
+        raise ImageError("Picture 'x.jpg' is damaged.")
 
-    with pytest.raises(ImageError, match=r"x\.jpg"):
+
+def test_an_unreadable_picture_is_left_out_and_named(ledger: Ledger) -> None:
+    table = label_grid([SHOTS[0], Broken(1, "x"), SHOTS[1]], LADDER, Labeller(Service(), ledger))
+
+    assert len(table) == 2
+    assert table.rejected == (Rejected(1, "x", "Picture 'x.jpg' is damaged.", "ImageError"),)
+
+
+def test_if_no_picture_can_be_read_the_reason_is_told(ledger: Ledger) -> None:
+    with pytest.raises(UsageError, match=r"None of 1 pictures .*x\.jpg"):
         label_grid([Broken(1, "x")], LADDER, Labeller(Service(), ledger))
+
+
+# --- failures of the service --------------------------------------------------------------------
+
+
+def failing(positions: set[int], error: Exception) -> Service:
+    """A service that fails on the references of some of the shots."""
+    service = Service()
+    files = {codec.encode(SHOTS[position].open(), REFERENCE) for position in positions}
+
+    def before(jpeg: bytes) -> None:
+        if jpeg in files:
+            raise error
+
+    service.before = before
+    return service
+
+
+@pytest.mark.parametrize(
+    "error", [BackendProtocol("not of the dialect"), BackendUnavailable("gone")]
+)
+def test_a_few_pictures_may_fail_and_are_named(ledger: Ledger, error: Exception) -> None:
+    service = failing({1, 4}, error)
+    table = label_grid(SHOTS, LADDER, Labeller(service, ledger), workers=3, max_failures=2)
+
+    assert [(one.position, one.photo) for one in table.rejected] == [(1, "photo-0"), (4, "photo-2")]
+    assert {(one.kind, one.reason) for one in table.rejected} == {
+        (type(error).__name__, str(error))
+    }
+    assert list(table.groups) == ["photo-0", "photo-1", "photo-1", "photo-2"]
+    assert len(service.uploads) == len(ledger) == 4 * 3
+
+
+def test_too_many_failures_stop_and_say_so(ledger: Ledger) -> None:
+    service = failing({1, 3, 4}, BackendUnavailable("gone"))
+
+    with pytest.raises(BackendUnavailable, match=r"3 pictures failed, more than the 2 .*gone"):
+        label_grid(SHOTS, LADDER, Labeller(service, ledger), max_failures=2)
+
+
+def test_if_every_picture_fails_that_is_the_services_error(ledger: Ledger) -> None:
+    service = failing(set(range(6)), BackendUnavailable("gone"))
+
+    with pytest.raises(BackendUnavailable, match=r"^gone$"):
+        label_grid(SHOTS, LADDER, Labeller(service, ledger), max_failures=10)
+
+
+@pytest.mark.parametrize(
+    "error", [BackendThrottled("slower"), BackendQuota("spent"), BackendAuth("keys")]
+)
+@pytest.mark.parametrize("workers", [1, 4])
+def test_what_will_not_pass_stops_at_once(ledger: Ledger, error: Exception, workers: int) -> None:
+    service = failing({1}, error)
+
+    with pytest.raises(type(error)):
+        label_grid(SHOTS, LADDER, Labeller(service, ledger), workers=workers, max_failures=10)
+
+    assert len(service.uploads) <= 3 * workers  # no other picture was begun
+
+
+def test_every_picture_gets_a_row_or_an_error_and_what_is_billed_is_kept(ledger: Ledger) -> None:
+    """A service with faults of every kind, asked by many threads."""
+    rng, lock, billed = np.random.default_rng(0), threading.Lock(), Counter[bytes]()
+    faults = (BackendUnavailable("gone"), BackendRejected("216201"), BackendProtocol("what?"))
+
+    def before(jpeg: bytes) -> None:
+        with lock:
+            draw = rng.random()
+            if draw >= 0.3:
+                billed[jpeg] += 1
+        if draw < 0.3:
+            raise faults[int(draw * 10)]
+
+    service, budget = Service(), Budget(price_per_call=0.001)
+    service.before = before
+    labeller = Labeller(service, ledger, budget)
+    shots = [Shot(seed, f"photo-{seed}") for seed in range(120)]
+    running = threading.active_count()
+
+    table = label_grid(shots, LADDER, labeller, workers=8, max_failures=1000)
+
+    assert threading.active_count() == running
+    places = {one.position for one in table.rejected}
+    assert len(places) + len(table) == 120
+    assert list(table.groups) == [shot.photo for n, shot in enumerate(shots) if n not in places]
+    assert {one.kind for one in table.rejected} == {type(fault).__name__ for fault in faults}
+    assert billed.total() == len(billed) == len(ledger) == labeller.bought == table.calls
+    unclear = sum(one.kind == "BackendProtocol" for one in table.rejected)
+    assert budget.calls == len(ledger) + unclear
+    assert sum(one.price_usd or 0 for one in ledger.entries()) == pytest.approx(0.001 * len(ledger))
+
+
+# --- which model answers ------------------------------------------------------------------------
 
 
 def test_a_local_cloud_is_the_same_service_on_another_port(ledger: Ledger) -> None:
@@ -357,8 +434,78 @@ def test_a_service_that_does_not_tell_its_model_is_known_by_its_name(ledger: Led
 
 def test_a_service_that_names_its_model_only_in_answers_is_not_paid_twice(ledger: Ledger) -> None:
     for calls in (18, 0):
-        table = label_grid(SHOTS, LADDER, Labeller(Service(version="3.0"), ledger))
+        labeller = Labeller(Service(version="3.0"), ledger)
+        table = label_grid(SHOTS, LADDER, labeller, workers=4)
         assert table.calls == calls
+        assert labeller.model_version == "3.0"
+    assert {one.model for one in ledger.entries()} == {"3.0"}
+
+
+def test_the_first_answer_names_the_model(ledger: Ledger) -> None:
+    labeller = Labeller(Service(version="3.0"), ledger)
+    assert labeller.model_version is None
+    labeller.ask("a", REFERENCE, codec.encode(SHOTS[0].open(), REFERENCE))
+    assert labeller.model_version == "3.0"
+
+
+def test_a_new_model_refutes_the_ledgers_and_the_next_run_uses_it(ledger: Ledger) -> None:
+    label_grid(SHOTS[:5], LADDER, Labeller(Service(version="3.0"), ledger))
+    service = Service(version="3.1")
+
+    with pytest.raises(ModelChanged, match=r"model 3\.1 instead of 3\.0"):
+        label_grid(SHOTS, LADDER, Labeller(service, ledger), workers=1, max_failures=10)
+    labeller = Labeller(service, ledger)
+    table = label_grid(SHOTS, LADDER, labeller)
+
+    assert (table.calls, table.from_ledger) == (17, 1)
+    assert labeller.model_version == "3.1"
+    assert len(service.uploads) == 18
+
+
+def test_a_model_that_comes_back_finds_its_answers_again(ledger: Ledger) -> None:
+    for version in ("3.0", "3.1"):
+        service = Telling(version=version)
+        label_grid(SHOTS, LADDER, Labeller(service, ledger))
+
+    with pytest.raises(ModelChanged):
+        label_grid([Shot(99, "new")], LADDER, Labeller(Service(version="3.0"), ledger))
+    table = label_grid(SHOTS, LADDER, Labeller(Service(version="3.0"), ledger))
+
+    assert table.calls == 0
+
+
+def test_answers_without_a_model_do_not_mix_with_a_models(ledger: Ledger) -> None:
+    label_grid(SHOTS[:1], LADDER, Labeller(Service(), ledger))
+    service = Service(version="3.0")
+
+    with pytest.raises(ModelChanged, match="instead of one that it did not name"):
+        label_grid(SHOTS, LADDER, Labeller(service, ledger), workers=1)
+
+    assert label_grid(SHOTS, LADDER, Labeller(service, ledger)).calls == 17
+
+
+def test_two_models_on_one_machine_that_count_alike_are_two_services(ledger: Ledger) -> None:
+    for name in ("cats", "dogs"):
+        service = Service(f"torchserve://127.0.0.1:8080/{name}", version="1.0")
+        assert label_grid(SHOTS, LADDER, Labeller(service, ledger)).calls == 18
+    again = Service("torchserve://127.0.0.1:9090/cats", version="1.0")
+    assert label_grid(SHOTS, LADDER, Labeller(again, ledger)).calls == 0
+
+
+def test_a_host_is_part_of_a_service_that_is_elsewhere(ledger: Ledger) -> None:
+    for region in ("eu-west-1", "us-east-1"):
+        service = Service(f"rekognition://{region}", version="3.0")
+        assert label_grid(SHOTS, LADDER, Labeller(service, ledger)).calls == 18
+
+
+def test_the_list_price_is_kept_with_every_answer(ledger: Ledger) -> None:
+    service = Service()
+    service.capabilities = replace(service.capabilities, price_usd=0.002)
+    labeller = Labeller(service, ledger)
+    label_grid(SHOTS, LADDER, labeller)
+
+    assert {one.price_usd for one in ledger.entries()} == {0.002}
+    assert labeller.cost_usd == pytest.approx(18 * 0.002)
 
 
 def test_a_model_that_changes_during_the_run_stops_it_and_its_answer_is_kept(
@@ -374,6 +521,70 @@ def test_a_model_that_changes_during_the_run_stops_it_and_its_answer_is_kept(
     again = label_grid(SHOTS, LADDER, Labeller(service, ledger), workers=1)
     assert again.from_ledger >= 1
     assert again.calls + again.from_ledger == 18
+
+
+def test_killed_half_way_it_buys_no_answer_twice(tmp_path: Path) -> None:
+    """The service's own log tells what it answered."""
+    log = tmp_path / "service.log"
+    arguments = [sys.executable, "-c", KILLED, str(tmp_path / "ledger.sqlite"), str(log)]
+    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        for _ in range(40):
+            child.stdout.readline()
+        child.kill()
+    with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
+        kept = {f"{one.picture} {one.rung['quality']}" for one in ledger.entries()}
+
+    subprocess.run(arguments, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+    answered = Counter(log.read_text().split("\n")[:-1])
+    assert len(answered) == 40 * 3
+    twice = {line for line, times in answered.items() if times > 1}
+    # Only what was on its way: the service answered, and nobody was left to hear it.
+    assert len(twice) <= 2
+    assert not twice & kept
+    assert 40 <= len(kept) < 40 * 3
+
+
+KILLED = """
+import os, sys
+from contextlib import closing
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from edge_sdk import codec
+from edge_sdk.backends.base import Capabilities, Label, Recognition
+from edge_sdk.ladder import REFERENCE, Rung
+from training.labels.labelling import Labeller, label_grid
+from training.labels.ledger import Ledger, picture_key
+
+class Shot:
+    def __init__(self, seed):
+        self.seed, self.photo = seed, str(seed)
+    def open(self):
+        rng = np.random.default_rng(self.seed)
+        return Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+
+class Service:
+    name, capabilities = "fake://host", Capabilities(max_bytes=1 << 20, min_side=8, max_side=4096)
+    def recognize(self, jpeg):
+        log.write(names[jpeg].encode() + b"\\n")
+        return Recognition((Label("cat", 0.5),), len(jpeg))
+
+class Telling(Ledger):
+    def put(self, *what):
+        super().put(*what)
+        os.write(1, b"kept\\n")
+
+ladder = (Rung(10), Rung(40), Rung(75))
+shots = [Shot(seed) for seed in range(40)]
+names = {
+    codec.encode(image, rung): f"{picture_key(image)} {rung.quality}"
+    for image in (shot.open() for shot in shots) for rung in (REFERENCE, *ladder)
+}
+with open(sys.argv[2], "ab", buffering=0) as log, closing(Telling(Path(sys.argv[1]))) as ledger:
+    label_grid(shots, ladder, Labeller(Service(), ledger), workers=2)
+"""
 
 
 def test_tables_of_one_ladder_are_joined(ledger: Ledger) -> None:

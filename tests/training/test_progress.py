@@ -41,3 +41,15 @@ def test_a_stage_that_comes_again_adds_up() -> None:
         with stages.stage("asking"):
             pass
     assert stages.seconds == {"asking": 3.0}
+
+
+def test_what_it_came_to_is_told_with_the_bar_and_at_the_end() -> None:
+    terminal, stream = Terminal(), io.StringIO()
+    for where in (terminal, stream):
+        ticking.now = 0.0  # type: ignore[attr-defined]
+        with Stages(where, ticking).stage("asking", total=3) as step:
+            step(1, "2 calls for 0.02 USD")
+            step(1, "4 calls for 0.04 USD")
+            step(1)
+    assert "3/3 00:00, 4 calls for 0.04 USD" in terminal.getvalue()
+    assert stream.getvalue() == "asking: 1.5 s, 4 calls for 0.04 USD\n"

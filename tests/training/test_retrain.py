@@ -20,9 +20,9 @@ from export.publish import publish_run
 from model_store import AgentNotFound, Manifest, Store, UsageError
 from model_store.files import write_json
 from training.__main__ import main
-from training.learn.calibrate import GRID, SAFEST
 from training.learn.dqn import PaperParameters
 from training.learn.fit import Goal, Labelled, fit_bandit, fit_dqn
+from training.learn.policies import GRID, SAFEST
 from training.retrain import operating_point, retrain
 
 GOAL = Goal(backend="local:stand-in", scenery="day", target=0.9)

@@ -1,7 +1,8 @@
 """``python -m training cloud``: serve a real vision service on this machine until told to stop.
 
 Prints one JSON line when it is ready. It stops on Ctrl-C, on SIGTERM, and when the pipe on its
-standard input closes, so that it never outlives the program that started it.
+standard input closes, so that it never outlives the program that started it; requests under way
+are finished first.
 """
 
 from __future__ import annotations
@@ -10,27 +11,78 @@ import argparse
 import json
 import signal
 import threading
+from pathlib import Path
 from types import FrameType
 
-from training.cloud.models import SIDES, open_classifier
+from training.cloud.dialects import DIALECTS
+from training.cloud.faults import FAULTS, parse_faults
+from training.cloud.models import Model, open_model
 from training.cloud.server import CloudServer
+from training.cloud.settings import Settings, parse_latency
+from training.cloud.zoo import MODELS
 from training.parent import when_parent_ends
 
-__all__ = ["add_parser"]
+__all__ = ["add_parser", "another"]
+
+_EPILOG = "faults: " + " · ".join(f"{name} ({what})" for name, what in FAULTS.items())
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``python -m training cloud``."""
     parser = commands.add_parser(
-        "cloud", help="serve an open classifier on loopback in a cloud vendor's dialect"
+        "cloud",
+        help="serve a pretrained model on loopback in the dialects of cloud vendors",
+        epilog=_EPILOG,
     )
-    parser.add_argument("--model", default="efficientnet-lite0", help=f"one of {', '.join(SIDES)}")
+    parser.add_argument("--model", default="efficientnet-lite0", help=f"one of {', '.join(MODELS)}")
+    parser.add_argument(
+        "--dialects",
+        metavar="NAME,...",
+        help=f"what is spoken, all on one port: {', '.join(DIALECTS)} (default: all of them)",
+    )
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="append a JSON line per request")
+    parser.add_argument("--seed", type=int, default=0, help="decides faults, delays, request ids")
+    _add_trouble(parser)
     parser.set_defaults(handler=_command)
 
 
+def _add_trouble(parser: argparse.ArgumentParser) -> None:
+    trouble = parser.add_argument_group("trouble, none of it by default")
+    trouble.add_argument(
+        "--latency", default="0", metavar="SECONDS[,JITTER]", help="delay of every answer"
+    )
+    trouble.add_argument(
+        "--qps", type=float, metavar="N", help="uploads a second; more are throttled as there"
+    )
+    trouble.add_argument(
+        "--faults",
+        default="0",
+        metavar="SHARE|FAULT=SHARE,...",
+        help="share of the uploads that fail: a mixture, or the named faults (below)",
+    )
+    trouble.add_argument(
+        "--slow-seconds", type=float, default=30.0, metavar="S", help="length of a slow answer"
+    )
+    trouble.add_argument(
+        "--swap-after", type=int, metavar="N", help="another model answers after N billed answers"
+    )
+    trouble.add_argument("--swap-to", metavar="MODEL", help="which (default: the next one)")
+    trouble.add_argument(
+        "--rename-labels",
+        action="store_true",
+        help="every label gets another name, with --swap-after from then on; with --swap-to the "
+        "same model nothing else changes",
+    )
+    trouble.add_argument(
+        "--silent",
+        action="store_true",
+        help="name the model only where the vendor would, not in the header X-Model-Version",
+    )
+
+
 def _command(arguments: argparse.Namespace) -> int:
-    with CloudServer(open_classifier(arguments.model), arguments.port) as server:
+    with _server(arguments) as server:
         # Both before the ready line: its reader may stop us at once.
         signal.signal(signal.SIGTERM, _stop)
         closed = threading.Event()
@@ -39,6 +91,7 @@ def _command(arguments: argparse.Namespace) -> int:
             "ready": True,
             "url": server.url,
             "spec": server.spec,
+            "specs": server.specs,
             "model": server.model.version,
         }
         print(json.dumps(ready), flush=True)
@@ -46,5 +99,47 @@ def _command(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _server(arguments: argparse.Namespace) -> CloudServer:
+    latency_s, jitter_s = parse_latency(arguments.latency)
+    settings = Settings(
+        seed=arguments.seed,
+        latency_s=latency_s,
+        jitter_s=jitter_s,
+        qps=arguments.qps,
+        faults=parse_faults(arguments.faults),
+        slow_s=arguments.slow_seconds,
+        swap_after=arguments.swap_after,
+        rename_labels=arguments.rename_labels,
+        silent=arguments.silent,
+    )
+    dialects = arguments.dialects
+    model = open_model(arguments.model)
+    return CloudServer(
+        model,
+        arguments.port,
+        dialects=None if dialects is None else [name.strip() for name in dialects.split(",")],
+        settings=settings,
+        swap_to=_swap_to(arguments, model),
+        log=arguments.log,
+    )
+
+
+def _swap_to(arguments: argparse.Namespace, model: Model) -> Model | None:
+    if arguments.swap_to is None and arguments.swap_after is None:
+        return None
+    name = arguments.swap_to or another(arguments.model)
+    return model if name == arguments.model else open_model(name)
+
+
+def another(model: str) -> str:
+    """Return the next model of the zoo that answers in the same way, if there is one."""
+    names = [*MODELS]
+    at = names.index(model)
+    following = names[at + 1 :] + names[:at]
+    alike = [name for name in following if MODELS[name].boxes == MODELS[model].boxes]
+    return (alike or following)[0]
+
+
 def _stop(_signal: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; requests are being finished
     raise SystemExit(0)  # setting an event here could deadlock with its own wait

@@ -1,50 +1,55 @@
-"""Make a served classifier from pretrained weights: one ONNX file that says all about itself.
+"""Make a served model from pretrained weights: one ONNX file that says all about itself.
 
-The only module of the local cloud that imports torch, and only when a file is not yet in the cache.
-The label names travel in the file's metadata, so that serving needs ONNX Runtime alone.
+With ``training.cloud.networks`` the only part of the local cloud that imports torch, and only when
+a file is not yet in the cache. The label names travel in the file's metadata, so that serving needs
+ONNX Runtime alone.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+import onnx
+import torch
+from torch import nn
 
 from model_store.files import write_atomic
+from training.assets import find
+from training.cloud.networks import dogs, imagenet, ssd
+from training.cloud.runtime import NAMES_KEY
+from training.cloud.zoo import MODELS
 
-__all__ = ["NAMES_KEY", "SIDE_KEY", "convert", "distinct_names"]
+__all__ = ["build", "convert", "distinct_names"]
 
-NAMES_KEY = "adacompress.names"
-SIDE_KEY = "adacompress.side"
 _OPSET = 18
 
 
-def convert(model: str, weights: Path, code: Path, side: int, target: Path) -> None:
-    """Write ``target``: input ``image`` float32 (1, 3, side, side), output ``scores`` (1, 1000).
+def convert(model: str, weights: Path, target: Path) -> None:
+    """Write ``target``: input ``image`` uint8 (N, S, S, 3), RGB, for any N.
+
+    A classifier's output is ``scores`` (N, classes), before softmax; a detector's are ``boxes``
+    (N, A, 4) and ``scores`` (N, A, classes), as ``training.cloud.networks.ssd`` says.
 
     Args:
-        model: the architecture's name, such as ``efficientnet-lite0``.
-        weights: its ``.pth`` file.
-        code: the folder that holds the package ``efficientnet_lite_pytorch``.
-        side: the input's side in pixels.
+        model: one of ``training.cloud.zoo.MODELS``.
+        weights: its asset.
         target: replaced atomically.
     """
-    import onnx
-    from torchvision.models._meta import _IMAGENET_CATEGORIES
-
-    graph = onnx.load_from_string(_export(_network(model, weights, code), side))
-    metadata = {
-        NAMES_KEY: json.dumps(distinct_names(_IMAGENET_CATEGORIES)),
-        SIDE_KEY: str(side),
-    }
-    onnx.helper.set_model_props(graph, metadata)
+    network, names = build(model, weights)
+    graph = onnx.load_from_string(_export(model, network))
+    onnx.helper.set_model_props(graph, {NAMES_KEY: json.dumps(names)})
     write_atomic(target, graph.SerializeToString())
+
+
+def build(model: str, weights: Path) -> tuple[nn.Module, list[str]]:
+    """Return the network of a model, ready to answer, and the names of its classes."""
+    network, names = _BUILDERS[model](weights)
+    return network.eval(), distinct_names(names)
 
 
 def distinct_names(categories: Sequence[str]) -> list[str]:
@@ -57,19 +62,27 @@ def distinct_names(categories: Sequence[str]) -> list[str]:
     return [f"{name} ({i})" if count[name] > 1 else name for i, name in enumerate(categories)]
 
 
-def _network(model: str, weights: Path, code: Path) -> Any:
-    import torch
+def _lite(name: str) -> Callable[[Path], tuple[nn.Module, Sequence[str]]]:
+    def build_lite(weights: Path) -> tuple[nn.Module, Sequence[str]]:
+        code = find("efficientnet_lite_pytorch")
+        return imagenet.efficientnet_lite(name, weights, code), imagenet.CATEGORIES
 
-    with _importable(code):
-        from efficientnet_lite_pytorch import EfficientNet
-    network = EfficientNet.from_name(model)
-    network.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
-    return network.eval()
+    return build_lite
 
 
-def _export(network: Any, side: int) -> bytes:
-    import torch
+_BUILDERS: Mapping[str, Callable[[Path], tuple[nn.Module, Sequence[str]]]] = {
+    **{name: _lite(name) for name in MODELS if name.startswith("efficientnet-lite")},
+    "mobilenet-v2": lambda weights: (imagenet.mobilenet_v2(weights), imagenet.CATEGORIES),
+    "squeezenet": lambda weights: (imagenet.squeezenet(weights), imagenet.CATEGORIES),
+    "ssd-mobilenet-v2": lambda weights: (ssd.ssd_mobilenet_v2(weights), ssd.CLASSES),
+    "dog-breeds": lambda weights: (dogs.dog_breeds(weights), dogs.BREEDS),
+}
 
+
+def _export(model: str, network: nn.Module) -> bytes:
+    entry = MODELS[model]
+    outputs = ["boxes", "scores"] if entry.boxes else ["scores"]
+    pictures = torch.zeros(2, entry.input.side, entry.input.side, 3, dtype=torch.uint8)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # The older exporter announces its successor, tracing notes that sizes become constant
@@ -79,21 +92,12 @@ def _export(network: Any, side: int) -> bytes:
         warnings.filterwarnings("ignore", "Constant folding", UserWarning)
         torch.onnx.export(
             network,
-            (torch.zeros(1, 3, side, side),),
+            (pictures,),
             buffer,
             dynamo=False,
             opset_version=_OPSET,
             input_names=["image"],
-            output_names=["scores"],
+            output_names=outputs,
+            dynamic_axes={name: {0: "pictures"} for name in ("image", *outputs)},
         )
     return buffer.getvalue()
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Put ``folder`` last on the import path for one import, so that it shadows nothing."""
-    sys.path.append(str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))

@@ -1,4 +1,4 @@
-"""The service ``local:MODEL``: a classifier as a backend in this very process, without HTTP."""
+"""The service ``local:MODEL``: a model as a backend in this very process, without HTTP."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edge_sdk.backends import Spec, register
 from edge_sdk.backends.base import Capabilities, Recognition
 from edge_sdk.backends.limits import check_limits
 from edge_sdk.errors import BackendRejected, ImageError
-from training.cloud.models import Model, open_classifier
+from training.cloud.models import Model, open_model
 
 __all__ = ["LocalBackend", "open_local", "register_local"]
 
@@ -17,29 +17,36 @@ __all__ = ["LocalBackend", "open_local", "register_local"]
 class LocalBackend:
     """The ``Backend`` of a model in this process; its request body is the JPEG file itself."""
 
-    capabilities = Capabilities(max_bytes=20 * 1024 * 1024, min_side=1, max_side=16_384)
-
     def __init__(self, model: Model, clock: Callable[[], float] = time.monotonic) -> None:
         self.name = f"local:{model.name}"
+        self.capabilities = Capabilities(
+            max_bytes=20 * 1024 * 1024,
+            min_side=1,
+            max_side=16_384,
+            boxes=model.boxes,
+            tells_version=True,
+            price_usd=0.0,
+        )
         self._model, self._clock = model, clock
 
     def __repr__(self) -> str:
         return f"LocalBackend({self.name!r})"
 
     def recognize(self, jpeg: bytes) -> Recognition:
-        """Return the model's labels.
+        """Return the model's labels, with their boxes if it is a detector.
 
         Raises:
             BackendRejected: the bytes are no JPEG file, or outside the limits.
         """
-        check_limits(jpeg, self.capabilities, self.name)
+        size = check_limits(jpeg, self.capabilities, self.name)
         started = self._clock()
         try:
             labels = self._model.answer(jpeg)
         except ImageError as error:
             raise BackendRejected(f"{self.name} refuses the upload: {error}") from error
         latency = self._clock() - started
-        return Recognition(labels, self.wire_size(jpeg), latency, self.model_version())
+        version = self.model_version()
+        return Recognition(labels, self.wire_size(jpeg), latency, version, size=size)
 
     def wire_size(self, jpeg: bytes) -> int:
         """Return the file's size in bytes: nothing is wrapped around it."""
@@ -55,7 +62,7 @@ class LocalBackend:
 
 def open_local(spec: Spec) -> LocalBackend:
     """Open ``local:MODEL``; this is also the package's entry point for the scheme."""
-    return LocalBackend(open_classifier(spec.path))
+    return LocalBackend(open_model(spec.path))
 
 
 def register_local() -> None:

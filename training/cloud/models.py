@@ -1,8 +1,8 @@
-"""Pretrained EfficientNet-Lite classifiers, the models behind the local cloud.
+"""Pretrained models behind the local cloud: classifiers and a detector of ``training.cloud.zoo``.
 
-    >>> from training.cloud.models import open_classifier           # doctest: +SKIP
-    >>> open_classifier("efficientnet-lite0").answer(jpeg)[0]       # doctest: +SKIP
-    Label(name='tabby', score=0.62)
+    >>> from training.cloud.models import open_model                # doctest: +SKIP
+    >>> open_model("efficientnet-lite0").answer(jpeg)[0]            # doctest: +SKIP
+    Label(name='tabby', score=0.62, box=None)
 
 Serving needs ONNX Runtime, numpy and Pillow; torch is imported once per model, to convert it.
 """
@@ -10,37 +10,27 @@ Serving needs ONNX Runtime, numpy and Pillow; torch is imported once per model, 
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from edge_sdk import codec
 from edge_sdk.backends.base import Label
-from model_store.errors import EnvironmentMissing, UsageError
+from edge_sdk.errors import ImageError
+from model_store.errors import UsageError
 from model_store.files import sha256_file
 from training.assets import cache_dir, find
-from training.cloud.convert import NAMES_KEY, SIDE_KEY, convert
+from training.cloud.answers import best_classes, objects
+from training.cloud.runtime import Runtime
+from training.cloud.zoo import MODELS, Entry
 
-__all__ = ["SIDES", "TOP", "Classifier", "Model", "cached_onnx", "open_classifier", "preprocess"]
+__all__ = ["Model", "OnnxModel", "cached_onnx", "open_model"]
 
-#: Model -> side of its input in pixels.
-SIDES: Mapping[str, int] = {
-    "efficientnet-lite0": 224,
-    "efficientnet-lite1": 240,
-    "efficientnet-lite2": 260,
-}
-
-#: Labels in an answer.
-TOP = 5
-
-#: The model sees the middle square that is ``side / (side + 32)`` of the short side.
-_MARGIN = 32
-_MEAN, _DEVIATION = 127.0, 128.0
+#: Part of the cached files' names; another one makes every model be converted again.
+_FORMAT = "v2"
 
 
 class Model(Protocol):
@@ -50,6 +40,8 @@ class Model(Protocol):
     name: str
     #: Changes whenever answers may change.
     version: str
+    #: Labels have boxes.
+    boxes: bool
 
     def answer(self, jpeg: bytes) -> tuple[Label, ...]:
         """Return the labels of one picture, best first.
@@ -58,84 +50,98 @@ class Model(Protocol):
             ImageError: the bytes are no picture.
         """
 
+    def answer_many(self, jpegs: Sequence[bytes]) -> list[tuple[Label, ...] | ImageError]:
+        """Return what ``answer`` would for each picture; an error stands in its picture's place."""
 
-class Classifier:
-    """A converted classifier in ONNX Runtime on the CPU; safe to call from several threads.
+
+class OnnxModel:
+    """A converted model in ONNX Runtime on the CPU; safe to call from several threads.
+
+    A picture gets the same labels on every call, whatever is in the batch with it.
 
     Args:
         name: the architecture's name.
         version: the name and the beginning of the weights' hash.
+        entry: what it is.
         onnx: a file that ``training.cloud.convert`` wrote.
     """
 
-    def __init__(self, name: str, version: str, onnx: Path) -> None:
-        self.name, self.version = name, version
-        self._session = _session(onnx)
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        self._names: list[str] = json.loads(metadata[NAMES_KEY])
-        self._side = int(metadata[SIDE_KEY])
+    def __init__(self, name: str, version: str, entry: Entry, onnx: Path) -> None:
+        self.name, self.version, self.boxes = name, version, entry.boxes
+        self._input, self._runtime = entry.input, Runtime(onnx)
 
     def __repr__(self) -> str:
-        return f"Classifier({self.version!r})"
+        return f"OnnxModel({self.version!r})"
 
     def answer(self, jpeg: bytes) -> tuple[Label, ...]:
-        """Return the best ``TOP`` labels with their probabilities.
+        """Return the best labels of one picture: five of a classifier, any number of a detector.
 
         Raises:
             ImageError: the bytes are no picture.
         """
-        image = preprocess(codec.load(jpeg).image, self._side)
-        scores = self._session.run(None, {"image": image})[0][0].astype(np.float64)
-        probabilities = np.exp(scores - scores.max())
-        probabilities /= probabilities.sum()
-        best = np.argsort(-probabilities, kind="stable")[:TOP]
-        return tuple(Label(self._names[i], float(probabilities[i])) for i in best)
+        (labels,) = self.answer_many([jpeg])
+        if isinstance(labels, ImageError):
+            raise labels
+        return labels
+
+    def answer_many(self, jpegs: Sequence[bytes]) -> list[tuple[Label, ...] | ImageError]:
+        """Answer a batch: decoded here one after the other, then run through the network at once.
+
+        The memory it takes grows with the batch.
+        """
+        pictures = [self._read(jpeg) for jpeg in jpegs]
+        good = [picture for picture in pictures if not isinstance(picture, ImageError)]
+        labels = iter(self._labels(good))
+        return [each if isinstance(each, ImageError) else next(labels) for each in pictures]
+
+    def _read(self, jpeg: bytes) -> tuple[npt.NDArray[np.uint8], tuple[int, int]] | ImageError:
+        """Return the network's view of a picture and the picture's (width, height)."""
+        try:
+            image = codec.load(jpeg).image
+        except ImageError as error:
+            return error
+        return self._input.pixels(image), image.size
+
+    def _labels(
+        self, pictures: Sequence[tuple[npt.NDArray[np.uint8], tuple[int, int]]]
+    ) -> Iterable[tuple[Label, ...]]:
+        if not pictures:
+            return
+        names = self._runtime.names
+        outputs = self._runtime.run(np.stack([pixels for pixels, _ in pictures]))
+        if self.boxes:
+            for (_, size), boxes, scores in zip(pictures, *outputs, strict=True):
+                yield objects(names, boxes, scores, size)
+        else:
+            yield from (best_classes(names, scores) for scores in outputs[0])
 
 
-def open_classifier(name: str) -> Classifier:
-    """Open a classifier of ``SIDES``, converting it first if it is not in the cache.
+def open_model(name: str) -> OnnxModel:
+    """Open a model of ``training.cloud.zoo.MODELS``; convert it first if it is not in the cache.
 
     Raises:
         UsageError: there is no such model.
         EnvironmentMissing: its weights are not installed.
     """
-    if name not in SIDES:
-        close = difflib.get_close_matches(name, SIDES, n=1)
+    if name not in MODELS:
+        close = difflib.get_close_matches(name, MODELS, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise UsageError(f"There is no model {name!r}; known: {', '.join(SIDES)}.{hint}")
+        raise UsageError(f"There is no model {name!r}; known: {', '.join(MODELS)}.{hint}")
     onnx, sha256 = cached_onnx(name)
-    return Classifier(name, f"{name}@{sha256[:8]}", onnx)
+    return OnnxModel(name, f"{name}@{sha256[:8]}", MODELS[name], onnx)
 
 
 def cached_onnx(name: str) -> tuple[Path, str]:
     """Return the converted file of a model and the SHA-256 of the weights it was made from."""
     weights = find(name)
     sha256 = sha256_file(weights)
-    target = cache_dir() / f"{name}-{sha256[:8]}.onnx"
+    target = cache_dir() / f"{name}-{sha256[:8]}-{_FORMAT}.onnx"
     if not target.exists():
-        convert(name, weights, find("efficientnet_lite_pytorch"), SIDES[name], target)
+        from training.cloud.convert import convert  # imports torch
+
+        convert(name, weights, target)
     return target, sha256
 
 
-def preprocess(image: Image.Image, side: int) -> npt.NDArray[np.float32]:
-    """Return the model's input (1, 3, side, side): bicubic resize, centre crop, (x - 127) / 128."""
-    scale = (side + _MARGIN) / min(image.size)
-    width, height = (max(side, round(length * scale)) for length in image.size)
-    left, top = (width - side) // 2, (height - side) // 2
-    scaled = image.resize((width, height), Image.Resampling.BICUBIC)
-    crop = scaled.crop((left, top, left + side, top + side))
-    pixels = (np.asarray(crop, dtype=np.float32) - _MEAN) / _DEVIATION
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], dtype=np.float32)
-
-
-def _session(onnx: Path) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise EnvironmentMissing(
-            "The local cloud needs ONNX Runtime: pip install 'adacompress[train]'."
-        ) from error
-    options = onnxruntime.SessionOptions()
-    # One thread per request: requests come in parallel, and results do not depend on the machine.
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+#: The old names, until the last caller has changed.
+open_classifier, SIDES = open_model, MODELS

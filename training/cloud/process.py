@@ -1,7 +1,7 @@
 """The local cloud in a process of its own, so that serving and learning do not share one GIL.
 
-with CloudProcess("efficientnet-lite0") as cloud:
-    backend = open_backend(cloud.spec)
+with CloudProcess("efficientnet-lite0", options=["--latency", "0.2"]) as cloud:
+    backend = open_backend(cloud.specs["google"])
 """
 
 from __future__ import annotations
@@ -32,13 +32,15 @@ class CloudProcess:
     The child ends when its standard input closes, hence also when this process is killed.
 
     Args:
-        model: one of ``training.cloud.models.SIDES``.
+        model: one of ``training.cloud.zoo.MODELS``.
         port: of the loopback interface; 0 takes a free one.
-        command: what is run; the model and the port are appended.
+        options: further ones of ``python -m training cloud``, such as ``["--faults", "0.05"]``.
+        command: what is run; the model, the port and the options are appended.
 
     Attributes:
         url: the server's address, once entered.
-        spec: what ``open_backend`` takes, once entered.
+        spec: what ``open_backend`` takes for the first dialect, once entered.
+        specs: dialect -> what ``open_backend`` takes, once entered.
         model: the served model's version, once entered.
     """
 
@@ -47,10 +49,12 @@ class CloudProcess:
         model: str,
         port: int = 0,
         *,
+        options: Sequence[str] = (),
         command: Sequence[str] = (sys.executable, "-m", "training", "cloud"),
     ) -> None:
         self.url = self.spec = self.model = ""
-        self._command = [*command, "--model", model, "--port", str(port)]
+        self.specs: dict[str, str] = {}
+        self._command = [*command, "--model", model, "--port", str(port), *options]
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> CloudProcess:
@@ -64,7 +68,8 @@ class CloudProcess:
             except BaseException:
                 self._end()
                 raise
-        self.url, self.spec, self.model = ready["url"], ready["spec"], ready["model"]
+        self.url, self.model = ready["url"], ready["model"]
+        self.spec, self.specs = ready["spec"], ready["specs"]
         return self
 
     def __exit__(self, *_exception: object) -> None:

@@ -58,9 +58,11 @@ def _command(arguments: argparse.Namespace) -> int:
     pictures = views(paths, 1, long_side=None, seed=arguments.seed)
     min_score = manifest.backend.get("min_score") or 0.0
     with open_job(arguments, run, stages, min_score) as job:
-        own = job.label(pictures, agent.ladder, "asking about every rung")
-        paper = job.label(pictures, PAPER, "asking about the paper's ladder")
-        measured = _decide(agent, accepted(pictures, own), job)
+        # Both ladders in one table: a picture is left out of both or of neither.
+        both = tuple(dict.fromkeys((*agent.ladder, *PAPER)))
+        table = job.label(pictures, both, "asking about every rung")
+        own, paper = table.on(agent.ladder), table.on(PAPER)
+        measured = _decide(agent, accepted(pictures, table), job)
         # The fixed rungs are chosen in hindsight, on these very pictures: that favours them.
         found = compare_with_baselines(
             Answers(own, own),
@@ -71,7 +73,7 @@ def _command(arguments: argparse.Namespace) -> int:
             loop=TABLE_1,
             rng=np.random.default_rng(arguments.seed),
         )
-        report = _report(arguments, manifest, agent, own, [own, paper], measured, found, job)
+        report = _report(arguments, manifest, agent, own, measured, found, job)
     document, page = report.write(run)
     if arguments.json:
         print_json(report.to_json())
@@ -115,7 +117,6 @@ def _report(
     manifest: Manifest,
     agent: Agent,
     own: AnswerTable,
-    tables: Sequence[AnswerTable],
     measured: _Measured,
     found: Comparison,
     job: Job,
@@ -145,7 +146,7 @@ def _report(
         gap_closed=found.gap_closed,
         verdict=found.verdict,
         quality_verdict=found.quality_verdict,
-        labels_bought=sum(table.calls + table.from_ledger for table in tables),
+        labels_bought=own.calls + own.from_ledger,
         cost_usd=job.labeller.cost_usd,
         decision_ms=measured.decision_ms,
         encode_ms=measured.encode_ms,

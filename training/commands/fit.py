@@ -54,7 +54,6 @@ def _command(arguments: argparse.Namespace) -> int:
     default = "paper" if arguments.algorithm == "dqn" else "full"
     ladder = LADDERS[arguments.ladder or default]
     with open_job(arguments, run, stages) as job:
-        goal = replace(goal, model_version=job.labeller.model_version)
         trained, held = _learn(job, pictures, ladder, goal, arguments.algorithm)
     if held is not None:
         trained = with_metrics(trained, held)
@@ -75,7 +74,7 @@ def _learn(
         prefix = load_prefix()
         train = job.labelled(prefix, pictures, ladder, "photos")
         with job.stages.stage("learning"):
-            return fit_dqn(prefix, train, goal)[0], None
+            return fit_dqn(prefix, train, _of_model(goal, job))[0], None
     parts = split_by_photo(pictures, (TRAIN_SHARE, 1.0 - TRAIN_SHARE), seed=goal.seed)
     prefix = load_prefix(confidence=True)
     labelled: list[Labelled] = [
@@ -83,7 +82,12 @@ def _learn(
         for part, name in zip(parts, ("training", "calibration"), strict=True)
     ]
     with job.stages.stage("learning"):
-        return fit_bandit(prefix, labelled[0], labelled[1], goal)[0], labelled[1]
+        return fit_bandit(prefix, labelled[0], labelled[1], _of_model(goal, job))[0], labelled[1]
+
+
+def _of_model(goal: Goal, job: Job) -> Goal:
+    """Name the model that answered; some services tell it only in their answers."""
+    return replace(goal, model_version=job.labeller.model_version)
 
 
 def _tell(manifest: Manifest, arguments: argparse.Namespace) -> None:

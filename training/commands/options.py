@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from model_store.errors import UsageError
-from training.job import Job
-from training.labels.labelling import Budget
+from training.job import Job, Terms
 from training.progress import Stages
 
 __all__ = ["add_service", "open_job"]
@@ -27,7 +25,30 @@ def add_service(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-calls", type=int, metavar="N", help="answers that may be bought")
     parser.add_argument("--max-cost", type=float, metavar="USD", help="dollars that may be spent")
     parser.add_argument(
-        "--price-per-call", type=float, default=0.0, metavar="USD", help="what the service asks"
+        "--price-per-call", type=float, metavar="USD", help="default: the service's list price"
+    )
+    parser.add_argument(
+        "--max-failures",
+        type=int,
+        default=Terms.max_failures,
+        metavar="N",
+        help="pictures that the service may fail on before the run stops (%(default)s)",
+    )
+    parser.add_argument(
+        "--answer-ttl",
+        type=float,
+        metavar="DAYS",
+        help="delete older answers and buy them anew; some services' terms limit storage",
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="uploads at once (default: twice the cores)"
+    )
+    parser.add_argument(
+        "--executor",
+        default=Terms.executor,
+        metavar="WHERE",
+        help="where pictures are encoded: threads, threads:N, or dask://HOST:PORT, whose workers "
+        "must see the pictures under the same path; keys and answers stay here (%(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -44,17 +65,20 @@ def open_job(
         stages: tells the progress.
         min_score: used where the option was not given.
     """
-    if arguments.max_cost is not None and not arguments.price_per_call > 0:
-        raise UsageError(
-            "--max-cost needs to know what a call costs; add --price-per-call USD, for example "
-            "0.001."
-        )
     given = arguments.min_score
     return Job(
         arguments.backend,
         run,
         stages,
         min_score=min_score if given is None else given,
-        budget=Budget(arguments.max_calls, arguments.max_cost, arguments.price_per_call),
+        terms=Terms(
+            max_calls=arguments.max_calls,
+            max_cost_usd=arguments.max_cost,
+            price_per_call=arguments.price_per_call,
+            answer_ttl_days=arguments.answer_ttl,
+            max_failures=arguments.max_failures,
+            workers=arguments.workers,
+            executor=arguments.executor,
+        ),
         seed=arguments.seed,
     )

@@ -16,17 +16,19 @@ __all__ = ["AnswerTable", "Rejected", "concatenate"]
 
 
 class Rejected(NamedTuple):
-    """A picture that the service refused.
+    """A picture without answers: it cannot be read, or the service refused it or failed on it.
 
     Attributes:
         position: where it stood among the pictures that were to be labelled.
         photo: the photo it is a view of.
         reason: why.
+        kind: the error's name, such as ``BackendTooLarge``.
     """
 
     position: int
     photo: str
     reason: str
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class AnswerTable:
         reference_score: float64 (N,), the reference's best label's score; 0 without labels.
         calls: answers that were bought for this table.
         from_ledger: answers that it found in the ledger.
-        rejected: pictures that the service refused; they have no row, so whatever else is computed
-            per picture must leave out their positions too.
+        rejected: pictures without answers; they have no row, so whatever else is computed per
+            picture must leave out their positions too.
     """
 
     ladder: Ladder

@@ -1,6 +1,6 @@
 """The accuracy target: λ by Learn-then-Test on held-out labels.
 
-For a grid of trade-offs from the safest to the cheapest, test "agreement < t" with the exact
+For trade-offs from the safest to the cheapest, test "agreement < t" with the exact
 binomial tail and stop at the first that cannot be rejected (fixed-sequence testing, so no
 correction is paid; https://arxiv.org/abs/2110.01052). The tail is exact for agreement of 0 or 1;
 for shares of labels Bentkus's bound holds, which is e times as large. Views of one photo are not
@@ -10,20 +10,19 @@ independent: their number is divided by the design effect, estimated from the la
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_sdk.engine import Scores
-from edge_sdk.policy import OperatingPoint, choose
+from edge_sdk.policy import OperatingPoint
 from model_store.errors import UsageError
+from training.learn.policies import SAFEST, Policy
 
 __all__ = [
-    "GRID",
-    "SAFEST",
+    "Observe",
     "calibrate",
     "certified",
     "design_effect",
@@ -33,62 +32,58 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-#: λ at which the rung that decodes to the reference's pixels always wins.
-SAFEST = 1e6
-
-#: Trade-offs tested, from safe to cheap.
-GRID = tuple(np.geomspace(300.0, 0.05, 80).tolist())
+#: (N,) rungs -> (N,) agreement of those.
+Observe = Callable[[NDArray[np.int64]], Array]
 
 TEST = "learn-then-test, exact binomial tail, fixed sequence"
 
 
 def calibrate(
-    scores: Scores,
-    agreement: Array,
+    policy: Policy,
+    observe: Observe,
     groups: NDArray[np.object_],
     *,
     target: float,
     delta: float = 0.05,
+    steps: Sequence[float] | None = None,
+    effect: float | None = None,
+    shares: bool = False,
 ) -> OperatingPoint:
-    """Return the cheapest trade-off whose agreement is at least ``target``, with its certificate.
+    """Return the cheapest step of a policy whose agreement is at least ``target``, certified.
 
     Args:
-        scores: of N held-out pictures.
-        agreement: (N, K), observed, in [0, 1].
+        policy: chooses rungs for N held-out pictures.
+        observe: agreement of one rung of each picture, (N,) from (N,); may buy answers.
         groups: (N,) photo of each picture.
         target: t; P(agreement < t) ≤ ``delta`` at the returned point if it is certified.
         delta: δ.
+        steps: tested in this order; fixed before any answer is seen. Default all of the policy's.
+        effect: see :func:`design_effect`; default is computed anew from every step's answers.
+        shares: agreement is a share of labels and not 0 or 1, so the binomial tail is no bound.
 
     Raises:
         UsageError: target or delta outside (0, 1).
     """
     _check_share("target accuracy", target)
     _check_share("delta", delta)
-    effect = design_effect(agreement, groups)
-    effective, allowed = len(agreement) / effect, delta / _tail_factor(agreement)
-    point = OperatingPoint(
-        trade_off=SAFEST,
-        target=target,
-        delta=delta,
-        test=TEST,
-        n=len(agreement),
-        n_effective=round(effective, 1),
-    )
-    for trade_off in (SAFEST, *GRID):
-        achieved = _achieved(scores, agreement, trade_off)
+    allowed, count = delta / (math.e if shares else 1.0), len(groups)
+    certificate = OperatingPoint(trade_off=SAFEST, target=target, delta=delta, test=TEST, n=count)
+    passed: OperatingPoint | None = None
+    for step in policy.steps if steps is None else steps:
+        picked = observe(policy.rungs(step))
+        worth = design_effect(picked[:, None], groups) if effect is None else effect
+        achieved, effective = (float(picked.mean()) if count else 0.0), count / worth
         if exact_tail((1.0 - achieved) * effective, effective, target) > allowed:
             break
-        point = replace(
-            point,
-            trade_off=trade_off,
+        passed = replace(
+            certificate,
+            **_rule(policy.point(step)),
             certified=True,
             achieved=round(achieved, 6),
-            note=_note(effect),
+            n_effective=round(effective, 1),
+            note=_note(worth),
         )
-    if point.certified:
-        return point
-    needed = math.ceil(images_needed(target, allowed) * effect)
-    return replace(point, note=_why_not(point, needed, _achieved(scores, agreement, SAFEST)))
+    return passed or _uncertified(certificate, groups, allowed, worth, achieved)
 
 
 def certified(
@@ -145,15 +140,23 @@ def design_effect(agreement: Array, groups: NDArray[Any]) -> float:
     return float(1.0 + ((counts**2).sum() / n - 1.0) * correlation)
 
 
-def _achieved(scores: Scores, agreement: Array, trade_off: float) -> float:
-    chosen = choose(scores, OperatingPoint(trade_off=trade_off))
-    picked = agreement[np.arange(len(agreement)), chosen]
-    return float(picked.mean()) if len(picked) else 0.0
+def _rule(point: OperatingPoint) -> dict[str, Any]:
+    """Return what decides, without what is said about it."""
+    return {name: getattr(point, name) for name in ("trade_off", "max_probes", "rung")}
 
 
-def _tail_factor(agreement: Array) -> float:
-    """Return 1 if the binomial tail is exact, else Bentkus's e: shares are not binomial."""
-    return 1.0 if np.isin(agreement, (0.0, 1.0)).all() else math.e
+def _uncertified(
+    point: OperatingPoint,
+    groups: NDArray[np.object_],
+    allowed: float,
+    effect: float,
+    achieved: float,
+) -> OperatingPoint:
+    """Return the safest point with the reason and what would help."""
+    assert point.target is not None
+    needed = math.ceil(images_needed(point.target, allowed) * effect)
+    effective = round(len(groups) / effect, 1)
+    return replace(point, n_effective=effective, note=_why_not(point, needed, achieved))
 
 
 def _why_not(point: OperatingPoint, needed: int, achieved: float) -> str:

@@ -12,7 +12,8 @@ from edge_sdk.engine import Scores
 from edge_sdk.estimator import LoopParameters
 from edge_sdk.policy import OperatingPoint, choose
 from training.labels.table import AnswerTable
-from training.learn.calibrate import GRID, certified
+from training.learn.calibrate import certified
+from training.learn.policies import GRID
 from training.measure.evaluate import PolicyResult, evaluate_policies, gap_interval
 from training.measure.intervals import Interval
 from training.measure.monitoring import calls_per_image

@@ -1,0 +1,81 @@
+"""The probe graph: what the features of an encoded candidate tell about every rung's agreement.
+
+Contract ``adacompress.probe/1``: inputs ``original`` and ``candidate`` float32 (1, D), features of
+the agent's engine; ``rung`` int64 (1,), which rung the candidate is; ``size_ratio`` float32 (1,),
+its bytes over the reference's. Output ``agreement`` float32 (1, K) in [0, 1].
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_sdk.engine import ladder_of, open_session
+from edge_sdk.errors import EngineError
+
+__all__ = ["SCHEMA", "OnnxProbe", "Probe"]
+
+SCHEMA = "adacompress.probe/1"
+
+Features = NDArray[np.float32]
+
+
+class Probe(Protocol):
+    """Anything that compares an encoding with its original; safe to call from several threads."""
+
+    def run(
+        self, original: Features, candidate: Features, rung: int, size_ratio: float
+    ) -> NDArray[np.float32]:
+        """Return the agreement of every rung, float32 (K,)."""
+
+
+class OnnxProbe:
+    """A probe graph on ONNX Runtime, on the CPU: it is two small matrix products.
+
+    Args:
+        model: the ONNX file's bytes, already verified against the manifest's hash.
+
+    Raises:
+        EngineError: the bytes are no probe of this contract.
+        EnvironmentMissing: no ONNX Runtime is installed.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        self._session = open_session(model)
+        self.ladder = ladder_of(self._session.get_modelmeta().custom_metadata_map, SCHEMA)
+        inputs = {one.name: one.shape for one in self._session.get_inputs()}
+        if set(inputs) != {"original", "candidate", "rung", "size_ratio"}:
+            raise EngineError(f"The probe's inputs are {inputs}; they are not of {SCHEMA}.")
+        self._dimension = inputs["original"][1]
+
+    def run(
+        self, original: Features, candidate: Features, rung: int, size_ratio: float
+    ) -> NDArray[np.float32]:
+        """Return the agreement of every rung, float32 (K,).
+
+        Args:
+            original: (D,), features of the picture.
+            candidate: (D,), features of its encoding.
+            rung: index of the encoding's rung.
+            size_ratio: its bytes over the reference's.
+
+        Raises:
+            EngineError: other features than the graph was made for, or the runtime failed.
+        """
+        if original.shape != candidate.shape or original.shape != (self._dimension,):
+            raise EngineError(
+                f"The probe compares {self._dimension} features, given {original.shape} and "
+                f"{candidate.shape}; it belongs to another engine."
+            )
+        feeds = {
+            "original": original[None],
+            "candidate": candidate[None],
+            "rung": np.array([rung], dtype=np.int64),
+            "size_ratio": np.array([size_ratio], dtype=np.float32),
+        }
+        try:
+            return np.asarray(self._session.run(["agreement"], feeds)[0][0])
+        except Exception as error:  # the runtime raises its own unrelated classes
+            raise EngineError(f"The probe failed: {error}") from error

@@ -1,0 +1,82 @@
+"""The pure half of labelling: from a picture to the files that could be uploaded.
+
+No ledger, no budget, no service and no keys: what is here may run anywhere, on another machine
+too, twice if need be, and gives the same. What costs money is in ``training.labels.labeller``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL import Image
+
+from edge_sdk.backends.base import Capabilities
+from edge_sdk.backends.limits import check_limits
+from edge_sdk.codec import encode
+from edge_sdk.errors import BackendRejected, ImageError
+from edge_sdk.ladder import REFERENCE, Ladder
+from training.labels.ledger import picture_key
+
+__all__ = ["Attempt", "Picture", "Prepared", "attempt", "prepare"]
+
+
+class Picture(Protocol):
+    """Something to label; ``training.photos.View`` is one. Executors of processes pickle it."""
+
+    @property
+    def photo(self) -> str:
+        """Identity of the photo it is a view of."""
+
+    def open(self) -> Image.Image:
+        """Return the picture, RGB.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A picture's files.
+
+    Attributes:
+        key: identity of its pixels, see ``picture_key``.
+        reference: the JPEG file of the reference.
+        uploads: the JPEG files of the ladder's rungs; every one, because their sizes are wanted.
+    """
+
+    key: str
+    reference: bytes
+    uploads: tuple[bytes, ...]
+
+
+def prepare(picture: Picture, ladder: Ladder, capabilities: Capabilities) -> Prepared:
+    """Encode a picture at every rung of ``ladder``.
+
+    Raises:
+        ImageError: it cannot be read or encoded.
+        BackendRejected: the service does not take one of the files; nothing is paid for then.
+    """
+    image = picture.open()
+    reference = encode(image, REFERENCE)
+    uploads = tuple(encode(image, rung) for rung in ladder)
+    for jpeg in (reference, *uploads):
+        check_limits(jpeg, capabilities, "the service")
+    return Prepared(picture_key(image), reference, uploads)
+
+
+#: A picture's files, or why there are none.
+Attempt = Prepared | ImageError | BackendRejected
+
+
+def attempt(picture: Picture, ladder: Ladder, capabilities: Capabilities) -> Attempt:
+    """Return what :func:`prepare` returns or raises.
+
+    An executor tries a function again that raises, and warns of it; a picture that cannot be read
+    will be no better then.
+    """
+    try:
+        return prepare(picture, ladder, capabilities)
+    except (ImageError, BackendRejected) as error:
+        return error

@@ -1,0 +1,108 @@
+"""Learn what a probe tells: one logistic regression over pairs (probed rung, answered rung).
+
+Features of encoded pictures cost no paid answer. So every answered rung teaches what a probe of
+each of its neighbours would have told of it, and a few answers a picture are enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edge_sdk.ladder import Ladder
+from export.network import always_agrees
+from export.probe_head import ProbeHead
+from training.learn.logistic import fit_logistic
+
+__all__ = ["PENALTY", "REACH", "Looks", "fit_probe", "predictions"]
+
+Array = NDArray[np.float64]
+
+#: Ridge penalty of the standardised columns.
+PENALTY = 5.0
+
+#: How many rungs apart a probed and an answered rung may be to teach.
+REACH = 5
+
+
+@dataclass(frozen=True)
+class Looks:
+    """The features of N pictures and of their K encodings.
+
+    Attributes:
+        original: float32 (N, D).
+        encoded: float32 (N, K, D).
+        size_ratio: float64 (N, K), exact.
+    """
+
+    original: NDArray[np.float32]
+    encoded: NDArray[np.float32]
+    size_ratio: Array
+
+    def take(self, rows: NDArray[np.int64]) -> Looks:
+        """Return some of the pictures."""
+        return Looks(self.original[rows], self.encoded[rows], self.size_ratio[rows])
+
+
+def fit_probe(head: ProbeHead, looks: Looks, agreement: Array, ladder: Ladder) -> ProbeHead:
+    """Fit the head in place and return it.
+
+    Args:
+        head: with its classifier.
+        looks: of N pictures.
+        agreement: (N, K) in [0, 1], NaN where the service was not asked.
+        ladder: K rungs, cheapest first.
+    """
+    learnable = ~np.isnan(agreement) & ~np.array(always_agrees(ladder))
+    columns, target = _pairs(head, looks, agreement, learnable)
+    mean, scale = columns.mean(axis=0), columns.std(axis=0)
+    scale = np.where(scale > 1e-6, scale, 1.0)
+    standard = np.concatenate((np.ones((len(columns), 1)), (columns - mean) / scale), axis=1)
+    ridge = np.full(standard.shape[1], PENALTY)
+    ridge[0] = 1e-3
+    fitted = fit_logistic(standard, target, ridge, np.zeros(len(target)))
+    with torch.no_grad():
+        head.mean.copy_(torch.from_numpy(mean))
+        head.scale.copy_(torch.from_numpy(scale))
+        head.weight.copy_(torch.from_numpy(fitted[1:]))
+        head.bias.copy_(torch.from_numpy(fitted[:1]))
+    return head.eval()
+
+
+def predictions(head: ProbeHead, looks: Looks) -> NDArray[np.float32]:  # (N, probed K, of K)
+    """Return the agreement of every rung as seen from every probed rung."""
+    with torch.inference_mode():
+        seen = [head(*inputs).numpy() for inputs in _inputs(looks)]
+    return np.stack(seen, axis=1)
+
+
+def _pairs(
+    head: ProbeHead, looks: Looks, agreement: Array, learnable: NDArray[np.bool_]
+) -> tuple[Array, Array]:
+    """Return columns (M, P) and targets (M,) of every pair within reach."""
+    columns, target = [], []
+    for probed, inputs in enumerate(_inputs(looks)):
+        with torch.inference_mode():
+            statistics = head.statistics(inputs[0], inputs[1], inputs[3])
+            seen = head.columns(statistics, inputs[2]).numpy().astype(np.float64)
+        near = np.abs(np.arange(agreement.shape[1]) - probed) <= REACH
+        cells = learnable & near
+        columns.append(seen[cells])
+        target.append(agreement[cells])
+    return np.concatenate(columns), np.concatenate(target)
+
+
+def _inputs(looks: Looks) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Yield (original, candidate, rung, size ratio) of all pictures, rung by rung."""
+    original = torch.from_numpy(np.ascontiguousarray(looks.original))
+    for rung in range(looks.encoded.shape[1]):
+        yield (
+            original,
+            torch.from_numpy(np.ascontiguousarray(looks.encoded[:, rung])),
+            torch.full((len(original),), rung, dtype=torch.long),
+            torch.from_numpy(looks.size_ratio[:, rung].astype(np.float32)),
+        )
