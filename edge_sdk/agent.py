@@ -81,6 +81,7 @@ class Agent:
         image: Image.Image,
         encode: Encode | None = None,
         usable: Collection[int] | None = None,
+        caution: float = 1.0,
     ) -> Decision:
         """Choose a rung for an RGB picture.
 
@@ -88,8 +89,10 @@ class Agent:
             image: the picture.
             encode: returns the file of a rung and its size ratio; without it nothing is probed.
             usable: rungs that a probing agent may choose from; default all.
+            caution: factor on the trade-off, see ``edge_sdk.steering``.
         """
-        scores, point = self.engine.run(to_input(image, self.engine.side)), self.operating_point
+        scores = self.engine.run(to_input(image, self.engine.side))
+        point = self.operating_point.times(caution)
         if self.probe is None or encode is None or not point.max_probes or point.trade_off is None:
             return Decision(int(choose(scores, point)[0]), scores)
         assert scores.agreement is not None  # load_agent has checked that
@@ -164,8 +167,6 @@ def load_agent(
 
 def _point(manifest: Manifest, max_probes: int | None) -> OperatingPoint:
     points = [OperatingPoint.from_dict(point) for point in manifest.operating_points]
-    if not points:
-        raise EngineError(f"Agent {manifest.id} has no operating point; publish it again.")
     if max_probes is None:
         return points[0]
     for point in points:
@@ -176,6 +177,11 @@ def _point(manifest: Manifest, max_probes: int | None) -> OperatingPoint:
 
 
 def _probe(stored: StoredAgent, ladder: Ladder) -> Probe:
+    if not stored.manifest.entries("probe"):
+        raise EngineError(
+            f"The operating point of agent {stored.manifest.id} needs a probe, but the agent has "
+            "none; publish it again, or load it with max_probes=0."
+        )
     probe = OnnxProbe(stored.file("probe"))
     if probe.ladder != ladder:
         raise EngineError(f"The probe of agent {stored.manifest.id} has another ladder.")

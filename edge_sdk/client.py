@@ -148,6 +148,7 @@ class EdgeClient:
                 state=loop.state.state,
                 agent_id=loop.agent_id,
                 p_est=loop.state.p_est,
+                caution=loop.steering.caution,
             )
 
     def close(self) -> None:

@@ -65,24 +65,23 @@ def climb(
     if usable is not None:
         excluded[[rung for rung in range(len(agreement)) if rung not in usable]] = -np.inf
     certain = agreement >= 1.0
-    predicted = np.log(size_ratio)
     looks: dict[int, Look] = {}
-    known, sizes = agreement, predicted
+    known, sizes = agreement, size_ratio
     while len(looks) < max_probes:
         doubt = CURIOSITY * np.sqrt(known * (1.0 - known))
         doubt[[*looks]] = 0.0
         hoped = np.where(certain, 1.0, np.minimum(known + doubt, 1.0))
-        rung = int(np.argmax(trade_off * hoped - np.exp(sizes) + excluded))
+        rung = int(np.argmax(trade_off * hoped - sizes + excluded))
         if rung in looks or certain[rung]:
             break
         looks[rung] = look(rung)
-        known, sizes = _combined(predicted, looks)
-    return int(np.argmax(trade_off * known - np.exp(sizes) + excluded)), tuple(looks)
+        known, sizes = _combined(size_ratio, looks)
+    return int(np.argmax(trade_off * known - sizes + excluded)), tuple(looks)
 
 
-def _combined(predicted: Array, looks: dict[int, Look]) -> tuple[Array, Array]:
-    """Let every rung believe the look that was nearest in size."""
-    probed = np.array(list(looks))
+def _combined(size_ratio: Array, looks: dict[int, Look]) -> tuple[Array, Array]:
+    """Let every rung believe the look that was nearest in size; return agreement and sizes."""
+    predicted, probed = np.log(size_ratio), np.array(list(looks))
     nearest = probed[np.abs(predicted[probed][:, None] - predicted[None, :]).argmin(axis=0)]
     rungs = np.arange(len(predicted))
     table = np.zeros((len(predicted), len(predicted)))
@@ -90,4 +89,4 @@ def _combined(predicted: Array, looks: dict[int, Look]) -> tuple[Array, Array]:
     for rung, look in looks.items():
         table[rung] = look.agreement
         surprise[rung] = np.log(look.size_ratio) - predicted[rung]
-    return table[nearest, rungs], predicted + surprise[nearest]
+    return table[nearest, rungs], np.exp(predicted + surprise[nearest])

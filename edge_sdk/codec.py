@@ -114,10 +114,13 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
 
 def _save(image: Image.Image, rung: Rung, entropy: str) -> bytes:
     buffer = io.BytesIO()
+    # Pillow takes tables in raster order, and would scale them once more if it knew the quality.
+    tables = rung.scaled_tables
+    steps: dict[str, Any] = {"quality": rung.quality} if tables is None else {"qtables": tables}
     image.save(
         buffer,
         "JPEG",
-        quality=rung.quality,
+        **steps,
         subsampling=_SUBSAMPLING[rung.subsampling],
         optimize=entropy == "optimized",
         progressive=entropy == "progressive",

@@ -66,6 +66,8 @@ class EdgeConfig:
         alpha: weight of agreement in r = α·A − Δs + β.
         beta: offset of the reward.
         target_accuracy: agreement that a retrained agent's operating point has to promise.
+        steering: how far one verified answer moves the trade-off, see ``edge_sdk.steering``; 0
+            keeps it where it was certified.
         retrain_after: explored transitions before the retrainer is started; the paper's T_start.
         explore_rungs: rungs tried per picture while retraining; each is one more paid call.
         max_transitions: transitions kept, the oldest are dropped first.
@@ -90,6 +92,7 @@ class EdgeConfig:
     alpha: float = 1.0
     beta: float = 0.0
     target_accuracy: float = 0.95
+    steering: float = 1.0
     retrain_after: int = 128
     explore_rungs: int = 1
     max_transitions: int = MAX_TRANSITIONS
@@ -118,6 +121,8 @@ class EdgeConfig:
             raise UsageError(
                 f"target_accuracy is {self.target_accuracy}; allowed is between 0 and 1."
             )
+        if not 0.0 <= self.steering < math.inf:
+            raise UsageError(f"steering is {self.steering}; allowed is a finite number from 0 up.")
         for name in ("alpha", "beta"):
             if not math.isfinite(getattr(self, name)):
                 raise UsageError(f"{name} is {getattr(self, name)}; allowed is a finite number.")

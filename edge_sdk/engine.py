@@ -139,7 +139,7 @@ def open_session(model: bytes, provider: str = "cpu", threads: int = 1) -> Any:
         return onnxruntime.InferenceSession(model, options, providers=wanted)
     except Exception as error:  # the runtime raises its own unrelated classes
         raise EngineError(
-            f"The engine cannot be loaded ({len(model)} bytes: {error}). Load another version, or "
+            f"The graph cannot be loaded ({len(model)} bytes: {error}). Load another version, or "
             "export it again."
         ) from error
 
@@ -162,17 +162,17 @@ def ladder_of(metadata: dict[str, str], wanted: str = SCHEMA) -> Ladder:
     """
     schema = metadata.get("schema", "")
     if schema != wanted:
-        raise EngineError(f"The engine's schema is {schema!r}; this code runs {wanted!r}.")
+        raise EngineError(f"The graph's schema is {schema!r}; this code runs {wanted!r}.")
     if metadata.get("preprocess_sha256") != spec_sha256():
         raise EngineError(
-            "The engine was trained on another pre-processing "
+            "The graph was made for another pre-processing "
             f"({metadata.get('preprocess_sha256', 'none')[:12]}…, here {spec_sha256()[:12]}…); "
             "train it again with this version."
         )
     try:
         return ladder_from_dicts(json.loads(metadata["ladder"]))
     except (KeyError, ValueError) as error:
-        raise EngineError(f"The engine's ladder cannot be read: {error}.") from error
+        raise EngineError(f"The graph's ladder cannot be read: {error}.") from error
 
 
 def _check_signature(session: Any, rungs: int) -> int:

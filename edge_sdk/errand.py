@@ -38,6 +38,7 @@ class Plan:
         agent: who looks at the picture, or None.
         draw: random, in [0, 1): where exploration begins.
         fallback: why nobody looks, or "".
+        caution: factor on the agent's trade-off.
     """
 
     state: State
@@ -45,6 +46,7 @@ class Plan:
     agent: Agent | None
     draw: float = 0.0
     fallback: str = ""
+    caution: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,9 @@ class Errand:
         try:
             usable = packer.usable(agent.ladder)
             with self.timed("decide"):
-                decision = agent.decide(picture.image, packer.candidate, usable or None)
+                decision = agent.decide(
+                    picture.image, packer.candidate, usable or None, self._plan.caution
+                )
             if not np.isfinite(decision.features).all():
                 raise EngineError(f"The engine of agent {agent.id} gave features not finite.")
             dearer = [index for index in usable if index >= decision.rung]

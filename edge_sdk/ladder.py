@@ -1,7 +1,8 @@
 """Rungs and ladders: the encoder settings an agent chooses from.
 
 A *rung* is one encoder setting (the paper's action ``c``), a *ladder* an ordered tuple of them.
-``PAPER`` is the paper's ten qualities; ``FULL`` adds scale and free entropy coding.
+``PAPER`` is the paper's ten qualities; ``FULL`` adds scale and free entropy coding. A rung may
+bring its own quantisation tables, as the DeepN-JPEG baseline does.
 
     >>> from edge_sdk.ladder import FULL, PAPER, REFERENCE
     >>> [rung.quality for rung in PAPER]
@@ -12,16 +13,26 @@ A *rung* is one encoder setting (the paper's action ``c``), a *ladder* an ordere
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from model_store.errors import UsageError
+from model_store.files import sha256_bytes
 
-__all__ = ["FULL", "LADDERS", "PAPER", "REFERENCE", "Ladder", "Rung", "ladder_from_dicts"]
+__all__ = ["FULL", "LADDERS", "PAPER", "REFERENCE", "Ladder", "Rung", "Tables", "ladder_from_dicts"]
 
 SUBSAMPLINGS = ("4:2:0", "4:2:2", "4:4:4")
 ENTROPY_CODINGS = ("plain", "optimized", "progressive")
+
+#: Quantisation tables of luma and of chroma, 64 steps each in raster order.
+Tables = tuple[tuple[int, ...], tuple[int, ...]]
+
+#: Coefficients of a block.
+_STEPS = 64
+#: Largest step of a baseline JPEG, 8 bits.
+_COARSEST = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +40,19 @@ class Rung:
     """One encoder setting.
 
     Attributes:
-        quality: JPEG quality of libjpeg's standard tables, 1 to 95.
+        quality: JPEG quality, 1 to 95; scales the tables as libjpeg does, 50 leaves them alone.
         scale: both sides are multiplied by this before encoding, 0 < scale <= 1.
         subsampling: chroma subsampling, one of ``SUBSAMPLINGS``.
         entropy: Huffman coding, one of ``ENTROPY_CODINGS``; it changes bytes, never pixels.
+        tables: quantisation steps of quality 50, for (luma, chroma) 64 whole numbers from 1 to 255
+            in raster order; None for libjpeg's own.
     """
 
     quality: int
     scale: float = 1.0
     subsampling: str = "4:2:0"
     entropy: str = "optimized"
+    tables: Tables | None = None
 
     def __post_init__(self) -> None:
         if not (isinstance(self.quality, int) and 1 <= self.quality <= 95):
@@ -51,23 +65,43 @@ class Rung:
             raise UsageError(f"A rung has subsampling {self.subsampling!r}, not {SUBSAMPLINGS}.")
         if self.entropy not in ENTROPY_CODINGS:
             raise UsageError(f"A rung has entropy coding {self.entropy!r}, not {ENTROPY_CODINGS}.")
+        if self.tables is not None:  # JSON has lists, which could not be hashed
+            object.__setattr__(self, "tables", _checked(self.tables))
 
     @property
     def name(self) -> str:
-        """Short stable name, as in ``q15-plain`` or ``q25@0.5``."""
+        """Short stable name, as in ``q15-plain``, ``q25@0.5`` or, with tables, ``q50-t1a2b``."""
         scale = "" if self.scale == 1.0 else f"@{self.scale:g}"
+        tables = "" if self.tables is None else f"-t{_digest(self.tables)[:4]}"
         chroma = "" if self.subsampling == "4:2:0" else f"-{self.subsampling.replace(':', '')}"
         entropy = "" if self.entropy == "optimized" else f"-{self.entropy}"
-        return f"q{self.quality}{scale}{chroma}{entropy}"
+        return f"q{self.quality}{scale}{tables}{chroma}{entropy}"
 
     @property
-    def pixels(self) -> tuple[int, float, str]:
-        """What decides the decoded pixels; rungs that share it get the same answer."""
-        return (self.quality, self.scale, self.subsampling)
+    def pixels(self) -> tuple[int, float, str] | tuple[int, float, str, str]:
+        """What decides the decoded pixels; rungs that share it get the same answer.
+
+        The tables' digest is its fourth part, if there are any.
+        """
+        own = (self.quality, self.scale, self.subsampling)
+        return own if self.tables is None else (*own, _digest(self.tables))
+
+    @property
+    def scaled_tables(self) -> Tables | None:
+        """The tables after scaling by the quality, as the encoder takes them; None without any."""
+        if self.tables is None:
+            return None
+        luma, chroma = (_scaled(table, self.quality) for table in self.tables)
+        return luma, chroma
 
     def as_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping; the inverse is ``Rung(**mapping)``."""
-        return asdict(self)
+        """Return a JSON-ready mapping; the inverse is ``Rung(**mapping)``.
+
+        Rungs without tables do not mention them, so that older readers understand them.
+        """
+        mapping = asdict(self)
+        tables = mapping.pop("tables")
+        return mapping if tables is None else mapping | {"tables": [list(one) for one in tables]}
 
 
 Ladder = tuple[Rung, ...]
@@ -78,25 +112,29 @@ REFERENCE = Rung(quality=75, entropy="plain")
 #: The paper's ten discrete actions (section 3.3).
 PAPER: Ladder = tuple(Rung(quality=q, entropy="plain") for q in range(5, 100, 10))
 
-#: The product's ladder, cheapest first. Down-scaling and optimised Huffman tables move the
-#: rate-agreement frontier far more than any choice among the paper's qualities. The last rung
-#: decodes to the reference's very pixels, hence to its answer, so safety is always on the ladder.
+#: The product's ladder, cheapest first: the frontier of size and agreement that three open
+#: classifiers drew, thinned to steps of about a sixth. Down-scaling and optimised Huffman tables
+#: move that frontier far more than any choice among the paper's qualities. The last rung decodes to
+#: the reference's very pixels, hence to its answer, so safety is always on the ladder.
 FULL: Ladder = (
+    Rung(quality=15, scale=0.25),
+    Rung(quality=10, scale=0.375),
+    Rung(quality=15, scale=0.375),
     Rung(quality=10, scale=0.5),
+    Rung(quality=22, scale=0.375),
     Rung(quality=15, scale=0.5),
+    Rung(quality=20, scale=0.5),
     Rung(quality=10, scale=0.75),
-    Rung(quality=25, scale=0.5),
-    Rung(quality=40, scale=0.5),
-    Rung(quality=10),
+    Rung(quality=28, scale=0.5),
+    Rung(quality=35, scale=0.5),
     Rung(quality=20, scale=0.75),
-    Rung(quality=15),
-    Rung(quality=35, scale=0.75),
-    Rung(quality=25),
-    Rung(quality=55, scale=0.75),
+    Rung(quality=60, scale=0.5, entropy="progressive"),
+    Rung(quality=28, scale=0.75),
+    Rung(quality=20),
+    Rung(quality=45, scale=0.75),
     Rung(quality=35),
-    Rung(quality=50),
-    Rung(quality=65),
-    Rung(quality=75),
+    Rung(quality=55, entropy="progressive"),
+    Rung(quality=75, entropy="progressive"),
 )
 
 LADDERS: Mapping[str, Ladder] = {"paper": PAPER, "full": FULL}
@@ -114,3 +152,37 @@ def ladder_from_dicts(rungs: Sequence[Mapping[str, Any]]) -> Ladder:
         return tuple(Rung(**rung) for rung in rungs)
     except TypeError as error:
         raise UsageError(f"A ladder holds something that is not a rung: {error}.") from error
+
+
+def _checked(tables: Any) -> Tables:
+    """Return JSON's lists as tuples.
+
+    Raises:
+        UsageError: they are no two tables.
+    """
+    try:
+        pair = [tuple(table) for table in tables]
+    except TypeError:
+        pair = []
+    wrong = [step for table in pair for step in table if not _is_step(step)]
+    if len(pair) != 2 or any(len(table) != _STEPS for table in pair) or wrong:
+        found = f"tables of {[len(table) for table in pair]} steps"
+        raise UsageError(
+            f"A rung has {found}{f', among them {wrong[0]!r}' if wrong else ''}; allowed are two, "
+            f"luma and chroma, of {_STEPS} whole numbers from 1 to {_COARSEST} in raster order."
+        )
+    return pair[0], pair[1]
+
+
+def _is_step(step: Any) -> bool:
+    return isinstance(step, int) and not isinstance(step, bool) and 1 <= step <= _COARSEST
+
+
+def _scaled(table: tuple[int, ...], quality: int) -> tuple[int, ...]:
+    """Scale steps by a quality: libjpeg's ``jpeg_quality_scaling`` and ``jpeg_add_quant_table``."""
+    percent = 5000 // quality if quality < 50 else 200 - 2 * quality
+    return tuple(min(max((step * percent + 50) // 100, 1), _COARSEST) for step in table)
+
+
+def _digest(tables: Tables) -> str:
+    return sha256_bytes(json.dumps(tables).encode())[:16]

@@ -35,7 +35,8 @@ from edge_sdk.events import (
 from edge_sdk.faults import Faults
 from edge_sdk.memory import Memory, Transition
 from edge_sdk.retrain import Retrainer, RetrainRequest
-from edge_sdk.states import LoopState, State, Task, advance
+from edge_sdk.states import LoopState, State, Task, advance, reason_of
+from edge_sdk.steering import Steering
 from model_store.errors import AdaCompressError
 
 __all__ = ["Loop", "OnStateChange", "OnSwap"]
@@ -81,6 +82,7 @@ class Loop:
         self._trial: Agent | None = None
         self._recent: deque[NDArray[np.float32]] = deque(maxlen=config.loop.n)
         self._strange = 0  # pictures in a row whose window lay outside the current scenery
+        self.steering = self._steered()
         self.swaps = 0
         self.retrainings = 0
         first = self._agent.id if self._agent else ""
@@ -101,7 +103,9 @@ class Loop:
             self._poll()
         self._feed(Arrived(xi))
         now = self.state
-        return Plan(now.state, now.task, self._trial if now.trial else self._agent, draw)
+        if now.trial:
+            return Plan(now.state, now.task, self._trial, draw)
+        return Plan(now.state, now.task, self._agent, draw, caution=self.steering.caution)
 
     def finish(self, plan: Plan, outcome: Outcome) -> None:
         """Learn from a served picture."""
@@ -119,6 +123,8 @@ class Loop:
             self._feed(Explored(len(outcome.comparisons)))
             return
         for one in outcome.comparisons:
+            if plan.task is Task.COMPRESSED_AND_REFERENCE:
+                self.steering.verified(one.agreement)
             self._feed(Compared(plan.agent.id, one.agreement, self._reward(one)))
 
     def close(self) -> None:
@@ -171,6 +177,7 @@ class Loop:
         assert new is not None  # the machine adopts only what was loaded
         assert old is not None
         self._agent, self._trial = new, None
+        self.steering = self._steered()
         if new.id == old.id:
             return  # a false alarm: the current agent passed the test
         reason = f"fits scenery {new.scenery!r}" if new.scenery else "fits the scenery"
@@ -219,6 +226,12 @@ class Loop:
         else:
             self._feed(Retrained(result.agent))
 
+    def _steered(self) -> Steering:
+        """Return the current agent's steering, which begins at its certified trade-off."""
+        point = self._agent.operating_point if self._agent else None
+        target = point.target if point else None
+        return Steering(self._config.steering, target or self._config.target_accuracy)
+
     def _remember(self, features: NDArray[np.float32]) -> None:
         if self._recent and self._recent[-1].shape != features.shape:
             self._recent.clear()  # an agent of another prefix: not comparable
@@ -264,7 +277,7 @@ class Loop:
         return self._config.alpha * one.agreement - one.size_ratio + self._config.beta
 
     def _changed(self, before: LoopState, new: State, cause: Event) -> None:
-        reason = _reason(before, cause)
+        reason = reason_of(before, cause)
         drawn = isinstance(cause, Arrived) and new is not State.QUERYING
         level = logging.DEBUG if drawn else logging.INFO
         _log.log(level, "state old=%s new=%s reason=%r", before.state, new, reason)
@@ -276,20 +289,3 @@ class Loop:
             call(*arguments)
         except Exception as error:  # hooks, disks and children must not stop the host
             self._faults.note(part, error)
-
-
-def _reason(before: LoopState, cause: Event) -> str:
-    match cause:
-        case Arrived() if before.state is State.RETRAINING:
-            return "rested after a failed retraining"
-        case Arrived(xi=xi):
-            return f"drew {xi:.3f}, p_est {before.p_est:.3f}"
-        case Strayed():
-            return "the pictures left the agent's scenery"
-        case Compared() if before.trial is None:
-            return f"agreement fell below {before.parameters.A_0:g}"
-        case Compared(agreement=agreement) if before.trial is not None:
-            done = len(before.trial.agreements) + 1
-            return f"agent {before.trial.agent} after {done} pictures, the last {agreement:g}"
-        case _:
-            return "no cached agent fits"

@@ -99,6 +99,20 @@ class Packer:
         jpeg = self._encode(rung)
         return jpeg, len(jpeg) / len(self.reference_jpeg)
 
+    def parcels(self, ladder: Ladder) -> list[Parcel]:
+        """Return what stands for each rung where only its pixels count: the rung itself, mostly.
+
+        A rung that is too small for the service is replaced by the next dearer one that is not, as
+        a device does; one that is too large, by the reference.
+        """
+        reference, found = self._reference, []
+        following = reference
+        for rung in reversed(ladder):
+            if self._fits(rung.scale) and len(self._encode(rung)) <= self._capabilities.max_bytes:
+                following = Parcel(rung, self._encode(rung))
+            found.append(reference if self._too_large(rung) else following)
+        return found[::-1]
+
     def usable(self, ladder: Ladder) -> list[int]:
         """Return the indices of the rungs whose sides the service accepts for this picture."""
         return [index for index, rung in enumerate(ladder) if self._fits(rung.scale)]
@@ -114,6 +128,12 @@ class Packer:
             return parcel
         return Parcel(parcel.rung, source, as_is=True)
 
+    def _too_large(self, rung: Rung) -> bool:
+        size = scaled_size(self._picture.image.size, rung.scale)
+        if fits(size, self._capabilities):
+            return len(self._encode(rung)) > self._capabilities.max_bytes
+        return min(size) >= self._capabilities.min_side
+
     def _fits(self, scale: float) -> bool:
         return fits(scaled_size(self._picture.image.size, scale), self._capabilities)
 
@@ -121,9 +141,10 @@ class Packer:
 def _surely_smaller(rung: Rung) -> bool:
     """Tell whether a rung cannot be larger than the reference, so that encoding that is spared.
 
-    The same blocks, quantised as coarsely or more so, with tables that fit as well or better. Not
-    so for scaled rungs: a mosaic whose tiles are the codec's blocks loses by being resized. Next
-    to the resizing itself, encoding the reference costs little.
+    The same blocks, quantised as coarsely or more so, with Huffman tables that fit as well or
+    better. Not so for scaled rungs: a mosaic whose tiles are the codec's blocks loses by being
+    resized. Next to the resizing itself, encoding the reference costs little.
     """
-    coarser = rung.quality <= REFERENCE.quality and rung.subsampling == REFERENCE.subsampling
-    return coarser and rung.scale == 1.0 and rung.entropy in ("plain", "optimized")
+    same = (rung.subsampling, rung.scale, rung.tables) == (REFERENCE.subsampling, 1.0, None)
+    coarser = rung.quality <= REFERENCE.quality
+    return same and coarser and rung.entropy in ("plain", "optimized")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,12 @@ class OperatingPoint:
     max_probes: int = 0
     rung: int | None = None
     note: str = ""
+
+    def times(self, factor: float) -> OperatingPoint:
+        """Return the point with ``factor`` times the trade-off, if it has one."""
+        if self.trade_off is None or factor == 1.0:
+            return self
+        return replace(self, trade_off=factor * self.trade_off)
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-ready mapping; the inverse is :meth:`from_dict`."""

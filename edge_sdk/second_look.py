@@ -7,7 +7,7 @@ its bytes over the reference's. Output ``agreement`` float32 (1, K) in [0, 1].
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,10 +45,7 @@ class OnnxProbe:
     def __init__(self, model: bytes) -> None:
         self._session = open_session(model)
         self.ladder = ladder_of(self._session.get_modelmeta().custom_metadata_map, SCHEMA)
-        inputs = {one.name: one.shape for one in self._session.get_inputs()}
-        if set(inputs) != {"original", "candidate", "rung", "size_ratio"}:
-            raise EngineError(f"The probe's inputs are {inputs}; they are not of {SCHEMA}.")
-        self._dimension = inputs["original"][1]
+        self._dimension = _check_signature(self._session, len(self.ladder))
 
     def run(
         self, original: Features, candidate: Features, rung: int, size_ratio: float
@@ -79,3 +76,18 @@ class OnnxProbe:
             return np.asarray(self._session.run(["agreement"], feeds)[0][0])
         except Exception as error:  # the runtime raises its own unrelated classes
             raise EngineError(f"The probe failed: {error}") from error
+
+
+def _check_signature(session: Any, rungs: int) -> int:
+    """Return D, after checking inputs and output."""
+    inputs = {one.name: one.shape for one in session.get_inputs()}
+    outputs = {one.name: one.shape for one in session.get_outputs()}
+    features = inputs.get("original", ())
+    fits = len(features) == 2 and isinstance(features[1], int)
+    wanted = {"original": features, "candidate": features, "rung": [1], "size_ratio": [1]}
+    if inputs != wanted or not fits or outputs.get("agreement") != [1, rungs]:
+        raise EngineError(
+            f"The probe's inputs are {inputs} and its outputs {outputs}; with a ladder of {rungs} "
+            f"they are not of {SCHEMA}. Export it again."
+        )
+    return int(features[1])

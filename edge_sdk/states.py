@@ -40,7 +40,7 @@ from edge_sdk.events import (
     Strayed,
 )
 
-__all__ = ["LoopState", "State", "Task", "Trial", "advance"]
+__all__ = ["LoopState", "State", "Task", "Trial", "advance", "reason_of"]
 
 #: Rests double with every failed retraining in a row, up to 2 to this power.
 _MAX_DOUBLINGS = 6
@@ -255,3 +255,21 @@ def _explored(now: LoopState, count: int) -> Step:
 def _rest(now: LoopState) -> LoopState:
     pictures = now.retrain_after * 2 ** min(now.failures, _MAX_DOUBLINGS)
     return replace(now, running=False, missing=0, rest=pictures, failures=now.failures + 1)
+
+
+def reason_of(before: LoopState, cause: Event) -> str:
+    """Return in words why ``cause`` changed the state ``before``."""
+    match cause:
+        case Arrived() if before.state is State.RETRAINING:
+            return "rested after a failed retraining"
+        case Arrived(xi=xi):
+            return f"drew {xi:.3f}, p_est {before.p_est:.3f}"
+        case Strayed():
+            return "the pictures left the agent's scenery"
+        case Compared() if before.trial is None:
+            return f"agreement fell below {before.parameters.A_0:g}"
+        case Compared(agreement=agreement) if before.trial is not None:
+            done = len(before.trial.agreements) + 1
+            return f"agent {before.trial.agent} after {done} pictures, the last {agreement:g}"
+        case _:
+            return "no cached agent fits"

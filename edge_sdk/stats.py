@@ -68,6 +68,7 @@ class Stats:
         state: the loop's state now.
         agent_id: the current agent, or None.
         p_est: estimation probability now.
+        caution: factor on the current agent's certified trade-off, 1 while answers agree.
     """
 
     images: int
@@ -84,6 +85,7 @@ class Stats:
     state: State
     agent_id: str | None
     p_est: float
+    caution: float
 
 
 @dataclass(slots=True)

@@ -102,8 +102,9 @@ def export_probe(head: ProbeHead, dimension: int, ladder: Ladder) -> bytes:
         dimension: D, features of the engine that it belongs to.
         ladder: the rungs that its output stands for.
     """
-    features, one = torch.ones(1, dimension), torch.ones(1)
-    example = (features, features, torch.zeros(1, dtype=torch.long), one)
+    # Two tensors: the exporter takes one that is given twice for one input.
+    original, candidate = torch.zeros(1, dimension), torch.ones(1, dimension)
+    example = (original, candidate, torch.zeros(1, dtype=torch.long), torch.ones(1))
     names = ("original", "candidate", "rung", "size_ratio")
     return _finished(_export(head.eval(), "probe", example, names, ("agreement",)), PROBE, ladder)
 

@@ -67,6 +67,8 @@ class ProbeHead(nn.Module):
         self.register_buffer("sizes", sizes.float())
         self.register_buffer("always", torch.tensor(always_agrees(ladder)))
         self.register_buffer("place", _places(ladder, sizes))
+        self.register_buffer("bending", torch.tensor(_BENDING), persistent=False)
+        self.register_buffer("fading", torch.tensor(_FADING), persistent=False)
         columns = self.columns(torch.zeros(1, len(STATISTICS)), torch.zeros(1, dtype=torch.long))
         width = columns.shape[2]
         self.register_buffer("mean", torch.zeros(width))
@@ -105,9 +107,11 @@ class ProbeHead(nn.Module):
         kept = torch.gather(says, 1, where_before[:, :1])[:, 0]
         p_before, p_after = torch.exp(said), torch.exp(says)
         survival = torch.gather(p_before, 1, where_after[:, :_TOP]).sum(dim=1)
-        common = where_after[:, :_TOP, None] == where_before[:, None, :_TOP]
+        common = where_after[:, :_TOP].unsqueeze(2) == where_before[:, :_TOP].unsqueeze(1)
         moved = (after - before) / self.spread
-        angle = (after * before).sum(dim=1) / (_length(after) * _length(before) + 1e-9)
+        # A clamp: exporters take the sum with something tiny for no sum at all.
+        lengths = (_length(after) * _length(before)).clamp(min=1e-6)
+        angle = (after * before).sum(dim=1) / lengths
         same = (where_after[:, 0] == where_before[:, 0]).to(kept.dtype)
         divergence = (p_before * (said - says)).sum(dim=1).clamp(min=0.0)
         columns = (
@@ -132,12 +136,16 @@ class ProbeHead(nn.Module):
 
     def columns(self, statistics: Tensor, rung: Tensor) -> Tensor:  # (N, 16), (N,) -> (N, K, P)
         """Return the regression's columns: what was seen, and how far each rung is from there."""
-        way = self.place[None, :, :3] - self.place[rung][:, None, :3]  # (N, K, 3)
+        # Plain selections only: exporters turn None and lists in one index into something else.
+        here = torch.index_select(self.place, 0, rung)[:, :3]  # (N, 3)
+        way = self.place[:, :3].unsqueeze(0) - here.unsqueeze(1)  # (N, K, 3)
         shape = (statistics.shape[0], way.shape[1], -1)
-        seen = statistics[:, None, :].expand(shape)
-        bent = (way[..., :, None] * statistics[:, None, None, list(_BENDING)]).reshape(shape)
-        faded = way[..., 2:].abs() * statistics[:, None, list(_FADING)]
-        level = self.place[None].expand(shape)
+        seen = statistics.unsqueeze(1).expand(shape)
+        level = self.place.unsqueeze(0).expand(shape)
+        bending = torch.index_select(statistics, 1, self.bending).unsqueeze(1).unsqueeze(1)
+        bent = (way.unsqueeze(3) * bending).reshape(shape)
+        fading = torch.index_select(statistics, 1, self.fading).unsqueeze(1)
+        faded = way[:, :, 2:].abs() * fading
         return torch.cat((seen, way, way * way, level, bent, faded), dim=2)
 
 

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from edge_sdk.backends import open_backend
@@ -20,12 +21,13 @@ from edge_sdk.ladder import REFERENCE, Ladder
 from export.network import Prefix
 from model_store.errors import EnvironmentMissing, UsageError
 from training.cloud.local import register_local
+from training.labels.answers import Answers
 from training.labels.budget import Budget, dollars
 from training.labels.executors import open_executor
 from training.labels.labelling import Labeller, label_grid
 from training.labels.ledger import Ledger, picture_key
 from training.labels.table import AnswerTable, Rejected
-from training.learn.features import Features, extract
+from training.learn.features import Features, extract, extract_looks
 from training.learn.fit import Labelled
 from training.photos import View
 from training.progress import Stages
@@ -173,13 +175,63 @@ class Job:
         with self.stages.stage(title, len(views)) as step:
             return extract(prefix, views, rng=rng, progress=step)
 
+    def looks(
+        self, prefix: Prefix, views: Sequence[View], ladder: Ladder, title: str
+    ) -> NDArray[np.float32]:
+        """Compute the features of every view's encodings."""
+        with self.stages.stage(title, len(views)) as step:
+            return extract_looks(prefix, views, ladder, progress=step)
+
     def labelled(
-        self, prefix: Prefix, views: Sequence[View], ladder: Ladder, part: str
+        self,
+        prefix: Prefix,
+        views: Sequence[View],
+        ladder: Ladder,
+        part: str,
+        *,
+        look_at: Ladder = (),
     ) -> Labelled:
-        """Label views and compute their features."""
+        """Label views at every rung, compute their features, and look at some rungs' encodings."""
         table = self.label(views, ladder, f"asking about {part}")
         kept = accepted(views, table)
-        return Labelled(self.features(prefix, kept, f"features of {part}"), table)
+        features = self.features(prefix, kept, f"features of {part}")
+        if not look_at:
+            return Labelled(features, table)
+        looks = np.full((len(kept), len(ladder), features.values.shape[1]), np.nan, np.float32)
+        columns = [ladder.index(rung) for rung in look_at]
+        looks[:, columns] = self.looks(prefix, kept, look_at, f"encodings of {part}")
+        return Labelled(features, table, looks)
+
+    def answered(
+        self, prefix: Prefix, views: Sequence[View], ladder: Ladder, part: str, calls: int
+    ) -> Labelled:
+        """Ask about each view's reference and ``calls`` of its rungs; look at all rungs."""
+        before = self.labeller.bought, self.labeller.cost_usd
+        with self.stages.stage(f"asking about {part}", len(views) * (2 if calls else 1)) as step:
+
+            def told(count: int) -> None:
+                step(count, self._spent(*before))
+
+            answers = Answers(
+                views,
+                ladder,
+                self.labeller,
+                wire_size=self.backend.wire_size,
+                min_score=self.min_score,
+                workers=self._terms.workers or WORKERS,
+                max_failures=self._terms.max_failures,
+                progress=told,
+            )
+            if calls:
+                answers.sample(calls, np.random.default_rng(self._seed), progress=told)
+        self._name(answers.rejected)
+        kept = [views[position] for position in answers.positions]
+        return Labelled(
+            self.features(prefix, kept, f"features of {part}"),
+            answers.table(),
+            self.looks(prefix, kept, ladder, f"encodings of {part}"),
+            answers,
+        )
 
 
 def accepted(views: Sequence[View], table: AnswerTable) -> list[View]:

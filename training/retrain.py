@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from edge_sdk import probe
 from edge_sdk.engine import OnnxEngine, Scores
 from edge_sdk.ladder import ladder_from_dicts
 from edge_sdk.memory import Transitions, read_transitions
-from edge_sdk.policy import OperatingPoint, choose
+from edge_sdk.policy import OperatingPoint
 from edge_sdk.retrain import SCHEMA, RetrainRequest
 from edge_sdk.scenery import Signature
 from export.fuse import prefix_of
@@ -31,8 +31,8 @@ from export.run import TrainingRun, head_from_bytes
 from model_store import Manifest, Store, UsageError
 from model_store.files import read_json, sha256_bytes
 from training.learn.bandit import Observations, fit_factored
-from training.learn.fit import scores
-from training.learn.policies import GRID, SAFEST
+from training.learn.heads import scores
+from training.learn.operating import expected_point
 from training.learn.reward import Reward
 from training.parent import when_parent_ends
 from training.versions import versions
@@ -65,24 +65,10 @@ def retrain(request: dict[str, Any]) -> Manifest:
 
 def operating_point(predicted: Scores, target: float) -> OperatingPoint:
     """Return the cheapest trade-off at which the head expects ``target`` of its own choices."""
-    best = SAFEST
     if predicted.agreement is None:
         raise UsageError("Only a head that predicts agreement has a trade-off to choose.")
-    for trade_off in GRID:
-        chosen = choose(predicted, OperatingPoint(trade_off=trade_off))
-        if predicted.agreement[np.arange(len(chosen)), chosen].mean() < target:
-            break
-        best = trade_off
-    return OperatingPoint(
-        trade_off=best,
-        target=target,
-        n=len(predicted.features),
-        test="expected by the model",
-        note=(
-            "Not certified: re-trained on a device from partial labels; the trade-off is the "
-            "cheapest at which the head itself expects the target."
-        ),
-    )
+    point = expected_point(predicted, target)
+    return replace(point, note=f"{point.note} Re-trained on a device from partial labels.")
 
 
 def _checked(request: dict[str, Any]) -> RetrainRequest:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from edge_sdk.agent import Agent
@@ -24,8 +27,10 @@ from edge_sdk.errors import BackendUnavailable
 from edge_sdk.estimator import LoopParameters
 from edge_sdk.ladder import PAPER, Ladder
 from edge_sdk.policy import OperatingPoint
+from edge_sdk.preprocess import spec_sha256
 from edge_sdk.retrain import RetrainRequest, RetrainResult
 from edge_sdk.scenery import Signature
+from edge_sdk.second_look import SCHEMA as PROBE
 from model_store.errors import AgentNotFound
 
 #: First luma step of the quantisation table -> quality, for the paper's rungs.
@@ -208,3 +213,67 @@ def device(tmp_path: Path) -> Iterator[Device]:
     yield made
     for client in made.clients:
         client.close()
+
+
+@pytest.fixture(scope="session")
+def make_probe() -> Callable[..., bytes]:
+    """Make the ONNX file of a probe; see ``_probe``."""
+    return _probe
+
+
+def _probe(
+    ladder: Ladder = PAPER,
+    *,
+    dimension: int = 3,
+    metadata: Mapping[str, str] | None = None,
+    rename: Mapping[str, str] | None = None,
+    width: int | None = None,
+) -> bytes:
+    """Make a probe: sigmoid of the moved colours times 20, the rung's row of a table, the size.
+
+    Args:
+        ladder: the rungs in the metadata.
+        dimension: D.
+        metadata: entries that replace the right ones.
+        rename: other names of inputs and outputs.
+        width: columns of the output; default as many as rungs.
+    """
+    called = {"original": "original", "candidate": "candidate", "agreement": "agreement"}
+    called |= rename or {}
+    columns = width or len(ladder)
+    weights = {
+        "steepness": np.full((dimension, columns), 20.0, dtype=np.float32),
+        "rows": np.linspace(-2.0, 2.0, len(ladder) * columns, dtype=np.float32),
+        "shape": np.array([len(ladder), columns]),
+    }
+    nodes = [
+        helper.make_node("Sub", [called["candidate"], called["original"]], ["moved"]),
+        helper.make_node("MatMul", ["moved", "steepness"], ["seen"]),
+        helper.make_node("Reshape", ["rows", "shape"], ["table"]),
+        helper.make_node("Gather", ["table", "rung"], ["row"]),
+        helper.make_node("Add", ["seen", "row"], ["placed"]),
+        helper.make_node("Add", ["placed", "size_ratio"], ["logit"]),
+        helper.make_node("Sigmoid", ["logit"], [called["agreement"]]),
+    ]
+    value, number = helper.make_tensor_value_info, TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "probe",
+        [
+            value(called["original"], number, (1, dimension)),
+            value(called["candidate"], number, (1, dimension)),
+            value("rung", TensorProto.INT64, (1,)),
+            value("size_ratio", number, (1,)),
+        ],
+        [value(called["agreement"], number, (1, columns))],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    facts = {
+        "schema": PROBE,
+        "ladder": json.dumps([rung.as_dict() for rung in ladder]),
+        "preprocess_sha256": spec_sha256(),
+    }
+    helper.set_model_props(model, {**facts, **(metadata or {})})
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ rungs = st.builds(
     subsampling=st.sampled_from(SUBSAMPLINGS),
     entropy=st.sampled_from(ENTROPY_CODINGS),
 )
+
+planes = st.lists(st.integers(1, 255), min_size=64, max_size=64).map(tuple)
 
 
 def file_of(image: Image.Image, form: str, **options: Any) -> bytes:
@@ -114,6 +117,37 @@ def test_the_chroma_subsampling_is_the_rungs(photo: Image.Image, rung: Rung) -> 
 def test_progressive_rungs_are_progressive(photo: Image.Image) -> None:
     assert "progressive" in decoded(encode(photo, Rung(50, entropy="progressive"))).info
     assert "progressive" not in decoded(encode(photo, Rung(50))).info
+
+
+@given(
+    st.tuples(planes, planes),
+    st.integers(1, 95),
+    st.sampled_from(SUBSAMPLINGS),
+    st.sampled_from(ENTROPY_CODINGS),
+)
+def test_the_very_tables_of_a_rung_arrive_in_raster_order(
+    tables: Any, quality: int, subsampling: str, entropy: str
+) -> None:
+    rung = Rung(quality, 1.0, subsampling, entropy, tables)
+    luma, chroma = rung.scaled_tables or ((), ())
+    found = decoded(encode(noise(40, 30), rung))
+    assert found.quantization == {0: list(luma), 1: list(chroma)}
+
+
+@pytest.mark.parametrize("entropy", ENTROPY_CODINGS)
+def test_libjpegs_own_tables_give_the_very_files_of_their_quality(
+    photo: Image.Image, entropy: str
+) -> None:
+    own = decoded(encode(photo, Rung(50))).quantization
+    tables = (tuple(own[0]), tuple(own[1]))
+    for quality in range(1, 96):
+        rung = Rung(quality, 0.75, entropy=entropy)
+        assert encode(photo, replace(rung, tables=tables)) == encode(photo, rung)
+
+
+def test_coarser_tables_are_smaller(photo: Image.Image) -> None:
+    sizes = [len(encode(photo, Rung(50, tables=((s,) * 64,) * 2))) for s in (2, 8, 32, 128)]
+    assert sizes == sorted(sizes, reverse=True)
 
 
 def test_one_pixel_can_be_halved() -> None:

@@ -127,7 +127,7 @@ def test_every_truncation_is_refused(make_engine: MakeEngine) -> None:
         ("ladder", "[]", "at least one rung"),
         ("ladder", '[{"quality": 300}]', "quality 300"),
         ("ladder", "7", "ladder cannot be read"),
-        ("ladder", json.dumps([rung.as_dict() for rung in FULL]), r"is \[1, 10\].*ladder has 15"),
+        ("ladder", json.dumps([rung.as_dict() for rung in FULL]), r"is \[1, 10\].*ladder has 18"),
     ],
 )
 def test_other_metadata_is_refused(

@@ -61,6 +61,14 @@ def test_a_trade_off_needs_both_heads(lacking: str) -> None:
         choose(scores(**tables), OperatingPoint(trade_off=1.0))
 
 
+def test_a_fixed_rung_is_sent_whatever_the_picture_looks_like() -> None:
+    table = scores([[1.0, 0.0]] * 3, [[0.1, 0.9]] * 3, q_values=[[0.1, 0.2]] * 3)
+    for trade_off in (None, 5.0):
+        chosen = choose(table, OperatingPoint(trade_off=trade_off, rung=1))
+        assert chosen.tolist() == [1, 1, 1]
+    assert choose(table, OperatingPoint(trade_off=5.0, rung=0)).tolist() == [0, 0, 0]
+
+
 @given(tables, tables, trade_offs)
 def test_no_rung_is_worth_more_than_the_chosen_one(
     agreement: NDArray[np.float32], size_ratio: NDArray[np.float32], trade_off: float
@@ -90,11 +98,18 @@ def test_a_larger_trade_off_never_lowers_the_predicted_agreement(
         target=st.none() | st.floats(0, 1),
         certified=st.booleans(),
         n=st.integers(0, 1000),
+        max_probes=st.integers(0, 9),
+        rung=st.none() | st.integers(0, 20),
         note=st.text(),
     )
 )
 def test_an_operating_point_survives_the_way_through_a_manifest(point: OperatingPoint) -> None:
     assert OperatingPoint.from_dict(json.loads(json.dumps(point.as_dict()))) == point
+
+
+def test_a_point_of_before_probes_and_fixed_rungs_has_none() -> None:
+    point = OperatingPoint.from_dict({"trade_off": 2.0, "target": 0.95, "certified": True})
+    assert (point.max_probes, point.rung) == (0, None)
 
 
 def test_what_a_later_version_adds_is_ignored() -> None:

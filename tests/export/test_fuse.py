@@ -100,7 +100,7 @@ def test_the_prefix_comes_out_as_it_went_in(
 def test_a_ladder_that_the_head_does_not_fit_is_caught_when_loaded(
     tiny_onnx: bytes, run_of_training: TrainingRun
 ) -> None:
-    with pytest.raises(EngineError, match="the ladder has 15"):
+    with pytest.raises(EngineError, match="the ladder has 18"):
         OnnxEngine(fuse(tiny_onnx, run_of_training.head, FULL))
 
 

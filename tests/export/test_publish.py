@@ -118,7 +118,7 @@ def test_a_run_without_pictures_for_the_gate_is_not_published(
 def test_a_head_for_another_ladder_is_not_published(
     run_of_training: TrainingRun, store: Store
 ) -> None:
-    with pytest.raises(EngineError, match="the ladder has 15"):
+    with pytest.raises(EngineError, match="the ladder has 18"):
         publish_run(replace(run_of_training, ladder=FULL), store)
     assert store.ids() == ()
 

@@ -66,8 +66,8 @@ def test_a_run_is_four_files_and_the_last_one_makes_it_whole(
     [
         (lambda: FactoredHead(6, FULL, alpha=2.0, beta=0.5), FULL),
         (lambda: FactoredHead(1, PAPER), PAPER),
-        (lambda: DQNHead(6, 15), FULL),
-        (lambda: DQNHead(6, 15, ()), FULL),
+        (lambda: DQNHead(6, len(FULL)), FULL),
+        (lambda: DQNHead(6, len(FULL), ()), FULL),
         (lambda: DQNHead(6, 10, (9, 8, 7, 6, 5, 4, 3)), PAPER),  # "layers.10" sorts before "2"
     ],
 )

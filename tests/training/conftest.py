@@ -88,5 +88,6 @@ def _answers(values: np.ndarray, rng: np.random.Generator, harder: float) -> Ans
         wire=size_bytes + 500,
         agreement={"any_hit": shown, "top1": 0.0 * shown},
         reference_score=np.full(count, 0.9),
+        reference_label=np.full(count, "cat", dtype=object),
         calls=count * (len(PAPER) + 1),
     )

@@ -357,8 +357,8 @@ def test_scaled_rungs_are_told_from_quality() -> None:
     seen = Observations.of_grid(features, groups, answers, size)
     head, _ = fit_factored(seen, FULL, Reward(), rng=rng)
     shown = dict(zip(FULL, predict(head, features)[1][0], strict=True))
-    assert shown[Rung(quality=25)] > shown[Rung(quality=25, scale=0.5)] + 0.1
-    assert shown[Rung(quality=10)] == pytest.approx(
-        expit(logit[FULL.index(Rung(quality=10))]), abs=0.15
+    assert shown[Rung(quality=20)] > shown[Rung(quality=20, scale=0.5)] + 0.1
+    assert shown[Rung(quality=20)] == pytest.approx(
+        expit(logit[FULL.index(Rung(quality=20))]), abs=0.15
     )
-    assert shown[Rung(quality=75)] == 1.0
+    assert shown[FULL[-1]] == 1.0

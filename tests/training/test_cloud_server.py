@@ -30,9 +30,9 @@ from edge_sdk.backends.http import HttpClient, HttpPolicy
 from edge_sdk.errors import BackendAuth, BackendUnavailable, ImageError
 from edge_sdk.ladder import REFERENCE
 from model_store.errors import EnvironmentMissing, UsageError
-from training.cloud.connections import MAX_BODY
 from training.cloud.dialects import DIALECTS
 from training.cloud.dialects.base import Rules
+from training.cloud.handler import MAX_BODY
 from training.cloud.server import CloudServer
 from training.cloud.settings import Settings
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_sdk.ladder import FULL
 from model_store import Store
 from training import assets
 from training.__main__ import main
@@ -70,14 +71,16 @@ def test_evaluate_measures_the_published_engine(
 def test_a_budget_stops_the_run_keeps_the_answers_and_the_next_run_goes_on(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["fit", *options(photos, tmp_path)]
+    arguments = ["fit", "--answers", "grid", *options(photos, tmp_path)]
     assert main([*arguments, "--max-calls", "20"]) == 7
     assert "20 allowed calls" in capsys.readouterr().err
     with closing(Ledger(tmp_path / "run" / "ledger.sqlite")) as ledger:
         assert len(ledger) == 20
-    assert main([*arguments, "--max-calls", str(14 * 15 - 20)]) == 0  # what is missing is enough
+    assert (
+        main([*arguments, "--max-calls", str(14 * len(FULL) - 20)]) == 0
+    )  # what is missing is enough
     manifest = Store(tmp_path / "store").manifest("current")
-    assert manifest.training["labels_bought"] == 14 * 15
+    assert manifest.training["labels_bought"] == 14 * len(FULL)
 
 
 @pytest.mark.slow

@@ -328,7 +328,7 @@ def test_a_worker_that_is_killed_half_way_costs_no_answer(
         Ledgers(tmp_path) as ledgers,
         open_executor(f"dask://{address(cluster)}") as opened,
     ):
-        budget = Budget(max_calls=30 * 15, price_per_call=0.001)
+        budget = Budget(max_calls=30 * len(FULL), price_per_call=0.001)
         table = label_grid(
             many,
             FULL,
@@ -344,7 +344,7 @@ def test_a_worker_that_is_killed_half_way_costs_no_answer(
     assert table.rejected == ()
     assert same(table, alone)
     assert set(service.uploads.values()) == {1}
-    assert table.calls == budget.calls == 30 * 15
+    assert table.calls == budget.calls == 30 * len(FULL)
 
 
 @pytest.mark.slow

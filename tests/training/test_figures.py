@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("matplotlib")
 
-from training.measure.figures import chosen_rungs, moving_average, rate_agreement, timeline
+from training.measure.figures import chosen_rungs, rate_agreement
+from training.measure.stream_figure import moving_average, timeline
 from training.measure.style import Width, short
 
 RUNGS = ("q10@0.5", "q15", "q75")

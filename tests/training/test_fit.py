@@ -95,7 +95,7 @@ def test_the_bandit_spends_bytes_where_they_are_needed(
     bandit: tuple[TrainingRun, FitReport], make_labelled: MakeLabelled
 ) -> None:
     unseen = make_labelled(2, 300)
-    chosen = choices(bandit[0], unseen.features.values)
+    chosen = choices(bandit[0], unseen)
     rows = np.arange(300)
     assert unseen.table.agreement["any_hit"][rows, chosen].mean() > 0.87
     spent = unseen.table.size_ratio[rows, chosen]
@@ -108,8 +108,8 @@ def test_too_few_held_out_pictures_mean_the_safest_rung(
 ) -> None:
     run, _ = fit_bandit(stand_in, train, make_labelled(5, 20), replace(GOAL, target=0.95))
     assert (run.operating_point.certified, run.operating_point.trade_off) == (False, SAFEST)
-    assert "at least 39 more" in run.operating_point.note
-    assert {PAPER[k].quality for k in choices(run, train.features.values)} == {75}
+    assert "at least 41 more" in run.operating_point.note
+    assert {PAPER[k].quality for k in choices(run, train)} == {75}
 
 
 def test_the_metric_of_the_goal_is_what_counts(
@@ -148,7 +148,7 @@ def test_the_dqn_lets_its_values_decide(dqn: tuple[TrainingRun, Trace], train: L
     assert run.operating_point.trade_off is None
     assert "states no accuracy target" in run.operating_point.note
     best = scores(run.head, train.features.values).q_values.argmax(axis=1)
-    assert np.array_equal(choices(run, train.features.values), best)
+    assert np.array_equal(choices(run, train), best)
 
 
 def test_the_dqn_is_paid_by_the_goals_reward(dqn: tuple[TrainingRun, Trace]) -> None:

@@ -155,6 +155,18 @@ def test_entropy_coding_does_not_change_the_answer_and_pixels_do(tmp_path: Path)
     ledger.close()
 
 
+def test_tables_make_another_answer_and_rungs_without_keep_their_key(tmp_path: Path) -> None:
+    flat, steep = (Rung(75, tables=((step,) * 64, (step,) * 64)) for step in (16, 17))
+    assert KEY.row[3] == '[75, 1.0, "4:2:0"]'
+    assert KEY._replace(rung=flat).row[3] == '[75, 1.0, "4:2:0", "' + str(flat.pixels[-1]) + '"]'
+    with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
+        ledger.put(KEY._replace(rung=flat), ANSWER)
+        assert ledger.get(KEY) is None
+        assert ledger.get(KEY._replace(rung=steep)) is None
+        assert ledger.get(KEY._replace(rung=flat)) == ANSWER.labels
+        assert [Rung(**entry.rung) for entry in ledger.entries()] == [flat]
+
+
 def test_a_picture_is_its_pixels_and_its_size() -> None:
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     one = picture_key(Image.fromarray(pixels))

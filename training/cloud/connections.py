@@ -1,6 +1,6 @@
-"""The local cloud's sockets: HTTP/1.1 on loopback, a thread per connection.
+"""The local cloud's sockets: a port on loopback, a thread per connection, an orderly end.
 
-Requests are read here and answers written; what they say is ``training.cloud.service``'s affair.
+What is said on a connection is ``training.cloud.handler``'s affair.
 """
 
 from __future__ import annotations
@@ -8,36 +8,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import math
 import socket
-import struct
 import threading
-from collections.abc import Callable, Mapping
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable
+from http.server import HTTPServer
 from socketserver import TCPServer
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import parse_qsl, urlsplit
 
 from model_store.errors import EnvironmentMissing, UsageError
-from training.cloud.dialects.base import Request, Response
-from training.cloud.service import COUNTS_PATH, Delivery, Service
+from training.cloud.handler import Handler, is_reset
+from training.cloud.service import Service
 
-__all__ = ["HOST", "MAX_BODY", "Connections"]
+__all__ = ["HOST", "Connections"]
 
 HOST = "127.0.0.1"
 
-#: Largest request body in bytes: more than any vendor takes, so that dialects refuse as theirs do.
-MAX_BODY = 32 * 1024 * 1024
-
-#: Seconds between two pieces of a slow answer, at least.
-_DRIP_S = 0.1
-
 #: Seconds that stopping waits for the requests under way, and then for each thread.
 _GRACE_S = 4.0
-
-_LINGER = struct.Struct("ii")
 
 _log = logging.getLogger(__name__)
 
@@ -113,7 +101,7 @@ class _Listener(HTTPServer):
         self._changed = threading.Condition()
         self._busy: dict[socket.socket, bool] = {}  # connection -> in a request; under _changed
         self._threads: list[threading.Thread] = []  # under _changed
-        super().__init__((HOST, port), _Handler)
+        super().__init__((HOST, port), Handler)
 
     def server_bind(self) -> None:
         """Bind without the base class's look-up of a host name, which can take seconds."""
@@ -149,10 +137,7 @@ class _Listener(HTTPServer):
             thread.join(_GRACE_S)
 
     def shutdown_request(self, request: Any) -> None:
-        linger, _ = _LINGER.unpack(
-            request.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.size)
-        )
-        if linger:  # a reset: an orderly end must not come first
+        if is_reset(request):  # an orderly end must not come first
             self.close_request(request)
         else:
             super().shutdown_request(request)
@@ -176,136 +161,3 @@ class _Listener(HTTPServer):
                 del self._busy[request]
                 self._changed.notify_all()
             self.shutdown_request(request)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Listener
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def handle_one_request(self) -> None:
-        try:
-            super().handle_one_request()
-        finally:
-            self.server.busy(self.connection, now=False)
-        if self.server.stopping.is_set():
-            self.close_connection = True
-
-    def parse_request(self) -> bool:
-        self.server.busy(self.connection, now=True)
-        return super().parse_request()
-
-    def handle_expect_100(self) -> bool:
-        if self._refusal() is None:  # else the refusal comes before the body is sent
-            self.connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return True
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Refuse what is no HTTP."""
-        self.close_connection = True
-        self._send(Response({"error": HTTPStatus(code).phrase}, code), {})
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Stay quiet: a request line holds keys and tokens."""
-
-    def serve(self) -> None:
-        """Answer one request, whose line and headers are read."""
-        service, refusal = self.server.service, self._refusal()
-        if refusal is not None:
-            self.close_connection = True  # the unread body would be taken for the next request
-            self._deliver(service.unreadable(self._request(b""), refusal))
-            return
-        length = int(self.headers.get("Content-Length", "0"))
-        request = self._request(self.rfile.read(length))
-        if len(request.body) < length:
-            self._deliver(service.unreadable(request, None))
-        elif request.path == COUNTS_PATH and request.method in ("GET", "HEAD"):
-            self._send(Response(service.counts()), {})
-        else:
-            self._deliver(service.answer(request, self._here))
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = serve  # noqa: N815
-
-    def _refusal(self) -> Response | None:
-        length = self.headers.get("Content-Length", "0")
-        if "Transfer-Encoding" in self.headers or not length.isdecimal():
-            return Response({"error": "a Content-Length is required"}, 411)
-        if len(length) > len(str(MAX_BODY)) or int(length) > MAX_BODY:
-            return Response({"error": f"at most {MAX_BODY} bytes are read"}, 413)
-        return None
-
-    def _request(self, body: bytes) -> Request:
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        try:
-            url = urlsplit(self.path)
-        except ValueError:  # it names a host that is none
-            return Request(self.command, self.path, {}, headers, body)
-        query = dict(parse_qsl(url.query, keep_blank_values=True))
-        return Request(self.command, url.path, query, headers, body)
-
-    def _here(self) -> bool:
-        """Tell whether the client is still connected, without waiting."""
-        try:
-            peeked = self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return peeked != b""
-
-    def _deliver(self, delivery: Delivery) -> None:
-        """Send an answer; the service bills and logs it right before the last bytes leave."""
-        service, response = self.server.service, delivery.response
-        if response is None:
-            service.settle(delivery, self._here)
-            self._reset()
-        elif not delivery.seconds:
-            if service.settle(delivery, self._here):
-                self._send(response, service.headers(delivery))
-            else:
-                self.close_connection = True
-        else:
-            last = self._drip(response, service.headers(delivery), delivery.seconds)
-            if service.settle(delivery, self._here if last else lambda: False):
-                self.connection.sendall(last)
-            else:
-                self.close_connection = True
-
-    def _drip(self, response: Response, headers: Mapping[str, str], seconds: float) -> bytes:
-        """Send all but the last piece and return that, or nothing if somebody gave up."""
-        body = response.body
-        size = math.ceil(len(body) * _DRIP_S / seconds)
-        *early, last = [body[start : start + size] for start in range(0, len(body), size)]
-        with contextlib.suppress(OSError):  # the client went away
-            self.connection.sendall(self._head(response, len(body), headers))
-            for piece in early:
-                self.connection.sendall(piece)
-                self.server.sleep(seconds / (len(early) + 1))
-                if self.server.stopping.is_set() or not self._here():
-                    return b""
-            return last
-        return b""
-
-    def _send(self, response: Response, headers: Mapping[str, str]) -> None:
-        body = response.body
-        message = self._head(response, len(body), headers)
-        # One call, so that a short answer is one segment.
-        self.connection.sendall(message if self.command == "HEAD" else message + body)
-
-    def _head(self, response: Response, length: int, headers: Mapping[str, str]) -> bytes:
-        fields = {
-            "Server": "local-cloud",
-            "Date": self.date_time_string(),
-            "Content-Type": response.content_type,
-            "Content-Length": str(length),
-            **headers,
-        }
-        if self.close_connection or self.server.stopping.is_set():
-            fields["Connection"] = "close"
-        lines = [f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}"]
-        lines += [f"{name}: {value}" for name, value in fields.items()]
-        return "\r\n".join([*lines, "", ""]).encode("latin-1")
-
-    def _reset(self) -> None:
-        self.close_connection = True
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.pack(1, 0))

@@ -91,8 +91,8 @@ def parse_faults(text: str) -> dict[str, float]:
 
     >>> parse_faults("5xx=0.1,slow=0.05")
     {'5xx': 0.1, 'slow': 0.05}
-    >>> parse_faults("0.6")["reset"]
-    0.1
+    >>> parse_faults("0.75")["reset"]
+    0.125
 
     Raises:
         UsageError: it is neither, or the shares are more than 1.

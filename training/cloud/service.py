@@ -1,7 +1,7 @@
 """What becomes of one request: dialect, rate limit, fault, delay, model, answer, line in the log.
 
 No sockets: the request comes as a value, the client as a callable that tells whether it is still
-there, and the answer leaves as a value that ``training.cloud.connections`` delivers.
+there, and the answer leaves as a value that ``training.cloud.handler`` delivers.
 """
 
 from __future__ import annotations

@@ -8,22 +8,30 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from edge_sdk.agent import Agent, load_agent
-from edge_sdk.codec import encode
-from edge_sdk.engine import Scores
+from edge_sdk.codec import Picture, encode
 from edge_sdk.estimator import TABLE_1
 from edge_sdk.folder import find_pictures
 from edge_sdk.ladder import PAPER, REFERENCE
+from edge_sdk.parcel import Packer
 from model_store import Manifest, Store
 from model_store.cli import print_json
+from model_store.errors import UsageError
+from training.commands.opponents import BASELINES, chosen_baselines, ladders_of, opponents
 from training.commands.options import add_service, open_job
 from training.job import Job, accepted, open_run
 from training.labels.table import AnswerTable
 from training.learn.fit import fingerprint
+from training.learn.policies import Policy
+from training.measure.agents import policy_of
 from training.measure.comparison import Answers, Comparison, compare_with_baselines
+from training.measure.confidence import by_confidence
+from training.measure.cost import Cost, Prices, cost_of
+from training.measure.noise import NEIGHBOURS, SAMPLE, Noise, measure_noise, sample
 from training.measure.report import PhotoSet, Report, print_table, rung_shares
 from training.photos import View, readable, views
 from training.progress import Stages
@@ -37,6 +45,29 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("evaluate", help="measure an agent on pictures it never saw")
     parser.add_argument("--agent", required=True, metavar="ID", help="id, prefix of it, or alias")
     add_service(parser)
+    choices = ", ".join(f"{name} ({meaning})" for name, meaning in BASELINES.items())
+    parser.add_argument(
+        "--baselines",
+        type=chosen_baselines,
+        default=(),
+        metavar="LIST",
+        help=f"compare with these too, separated by commas: {choices}. Each costs calls for every "
+        "picture (default: none)",
+    )
+    parser.add_argument(
+        "--noise",
+        type=int,
+        nargs="?",
+        const=SAMPLE,
+        default=0,
+        metavar="N",
+        help="ask twice more about N pictures, to learn how often the service disagrees with "
+        "itself (default: do not ask; without N: %(const)s)",
+    )
+    money = parser.add_argument_group("what the agent is worth, for the report")
+    money.add_argument("--price-per-gb", type=float, metavar="USD", help="of the uplink's data")
+    money.add_argument("--uplink", type=float, metavar="MBIT", help="its speed in Mbit/s")
+    money.add_argument("--images-per-day", type=float, metavar="N", help="that a device takes")
     parser.set_defaults(handler=_command)
 
 
@@ -44,10 +75,23 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 class _Measured:
     """An agent's answers to the pictures, and what it took."""
 
-    scores: Scores
+    policy: Policy
     chosen: np.ndarray
     decision_ms: float
     encode_ms: float
+
+
+@dataclass(frozen=True)
+class _Extras:
+    """What was found besides, with the answers that it took."""
+
+    noise: Noise | None
+    cost: Cost | None
+    answers: int
+
+    @property
+    def sentences(self) -> list[str]:
+        return [one.sentence for one in (self.noise, self.cost) if one]
 
 
 def _command(arguments: argparse.Namespace) -> int:
@@ -58,58 +102,105 @@ def _command(arguments: argparse.Namespace) -> int:
     pictures = views(paths, 1, long_side=None, seed=arguments.seed)
     min_score = manifest.backend.get("min_score") or 0.0
     with open_job(arguments, run, stages, min_score) as job:
-        # Both ladders in one table: a picture is left out of both or of neither.
-        both = tuple(dict.fromkeys((*agent.ladder, *PAPER)))
-        table = job.label(pictures, both, "asking about every rung")
+        prices = _prices(arguments, job)
+        ladders = ladders_of(arguments.baselines, pictures, stages)
+        # All ladders in one table: a picture is left out of all or of none.
+        every = tuple(dict.fromkeys(chain(agent.ladder, PAPER, *ladders.values())))
+        table = job.label(pictures, every, "asking about every rung")
+        kept = accepted(pictures, table)
         own, paper = table.on(agent.ladder), table.on(PAPER)
-        measured = _decide(agent, accepted(pictures, table), job)
+        measured = _decide(agent, kept, job)
         # The fixed rungs are chosen in hindsight, on these very pictures: that favours them.
         found = compare_with_baselines(
             Answers(own, own),
             Answers(paper, paper),
             measured.chosen,
-            scores=measured.scores,
-            target=agent.operating_point.target or 0.95,
+            policy=measured.policy,
+            target=_target(agent),
             loop=TABLE_1,
             rng=np.random.default_rng(arguments.seed),
+            opponents=opponents(ladders, table, kept, stages),
         )
-        report = _report(arguments, manifest, agent, own, measured, found, job)
+        extras = _extras(arguments, job, kept, agent, own, measured, found, prices)
+        report = _report(arguments, manifest, agent, own, measured, found, extras, job)
     document, page = report.write(run)
     if arguments.json:
         print_json(report.to_json())
         return 0
     print(print_table(found.policies))
     print()
-    print(found.quality_verdict.sentence)
-    print(found.verdict.sentence)
-    print("The best fixed rungs are chosen in hindsight on the same pictures, which favours them.")
+    for sentence in (found.quality_verdict.sentence, found.verdict.sentence, *extras.sentences):
+        print(sentence)
+    who = "best fixed rungs" + (" and the other methods" if ladders else "")
+    print(f"The {who} are chosen in hindsight on the same pictures, which favours them.")
     print(f"Report: {page} ({document.name} beside it)")
     return 0
 
 
-def _decide(agent: Agent, pictures: Sequence[View], job: Job) -> _Measured:
-    decisions, decide_s, encode_s = [], [], []
-    with job.stages.stage("deciding", len(pictures)) as step:
-        for view in pictures:
-            image = view.open()
-            begun = time.perf_counter()
-            decisions.append(agent.decide(image))
-            decided = time.perf_counter()
-            encode(image, REFERENCE)
-            decide_s.append(decided - begun)
-            encode_s.append(time.perf_counter() - decided)
-            step(1)
-    return _Measured(
-        _stacked([one.scores for one in decisions]),
-        np.array([one.rung for one in decisions]),
-        1000.0 * float(np.median(decide_s)),
-        1000.0 * float(np.median(encode_s)),
+def _target(agent: Agent) -> float:
+    return agent.operating_point.target or 0.95
+
+
+def _prices(arguments: argparse.Namespace, job: Job) -> Prices:
+    """Read the prices before anything is paid for."""
+    if arguments.noise < 0:
+        raise UsageError(f"--noise is {arguments.noise}; allowed is 0 or more pictures.")
+    per_call = arguments.price_per_call
+    return Prices(
+        usd_per_call=job.backend.capabilities.price_usd if per_call is None else per_call,
+        usd_per_gb=arguments.price_per_gb,
+        uplink_mbit_s=arguments.uplink,
+        images_per_day=arguments.images_per_day,
     )
 
 
-def _stacked(rows: Sequence[Scores]) -> Scores:
-    known = [name for name in Scores.__dataclass_fields__ if getattr(rows[0], name) is not None]
-    return Scores(**{name: np.concatenate([getattr(row, name) for row in rows]) for name in known})
+def _extras(
+    arguments: argparse.Namespace,
+    job: Job,
+    pictures: Sequence[View],
+    agent: Agent,
+    own: AnswerTable,
+    measured: _Measured,
+    found: Comparison,
+    prices: Prices,
+) -> _Extras:
+    rng, noise, cost, answers = np.random.default_rng(arguments.seed), None, None, 0
+    if arguments.noise:
+        rows = sample(len(pictures), arguments.noise, rng)
+        asked = [pictures[row] for row in rows]
+        table = job.label(asked, NEIGHBOURS, "asking about the service's own noise")
+        agreement = found.policies["agent"].agreement["any_hit"]
+        noise = measure_noise(table, agreement=agreement, target=_target(agent), rng=rng)
+        answers = len(NEIGHBOURS) * len(table)
+    if prices.asked:
+        cost = cost_of(
+            own, measured.chosen, found.calls, prices, decision_ms=measured.decision_ms, rng=rng
+        )
+    return _Extras(noise, cost, answers)
+
+
+def _decide(agent: Agent, pictures: Sequence[View], job: Job) -> _Measured:
+    """Let the agent decide as on a device, and see what it would do at other trade-offs."""
+    rungs, decide_s, encode_s = [], [], []
+    with job.stages.stage("deciding", len(pictures)) as step:
+        for view in pictures:
+            picture = Picture(view.open())
+            packer = Packer(picture, job.backend.capabilities)
+            begun = time.perf_counter()
+            rungs.append(agent.decide(picture.image, packer.candidate).rung)
+            decided = time.perf_counter()
+            encode(picture.image, REFERENCE)
+            decide_s.append(decided - begun)
+            encode_s.append(time.perf_counter() - decided)
+            step(1)
+    with job.stages.stage("looking at every rung", len(pictures)) as step:
+        policy = policy_of(agent, pictures, progress=step)
+    return _Measured(
+        policy,
+        np.array(rungs),
+        1000.0 * float(np.median(decide_s)),
+        1000.0 * float(np.median(encode_s)),
+    )
 
 
 def _report(
@@ -119,6 +210,7 @@ def _report(
     own: AnswerTable,
     measured: _Measured,
     found: Comparison,
+    extras: _Extras,
     job: Job,
 ) -> Report:
     trained = manifest.training
@@ -146,7 +238,7 @@ def _report(
         gap_closed=found.gap_closed,
         verdict=found.verdict,
         quality_verdict=found.quality_verdict,
-        labels_bought=own.calls + own.from_ledger,
+        labels_bought=own.calls + own.from_ledger + extras.answers,
         cost_usd=job.labeller.cost_usd,
         decision_ms=measured.decision_ms,
         encode_ms=measured.encode_ms,
@@ -158,4 +250,7 @@ def _report(
         },
         versions=versions(),
         timings_s=job.stages.seconds,
+        confidence=by_confidence(own, measured.chosen, rng=np.random.default_rng(arguments.seed)),
+        noise=extras.noise,
+        cost=extras.cost,
     )

@@ -78,9 +78,14 @@ def _main_line(
     with stages.stage("loading MobileNetV2"):
         prefix, plain = load_prefix(confidence=True), load_prefix()
     both = tuple(dict.fromkeys((*FULL, *PAPER)))
-    train = job.labelled(prefix, photos.train, both, "training photos")
-    held = job.labelled(prefix, photos.calibration, both, "calibration photos")
-    test = job.labelled(prefix, photos.test, both, "test photos")
+    train, held, test = (
+        job.labelled(prefix, views, both, f"{name} photos", look_at=FULL)
+        for views, name in (
+            (photos.train, "training"),
+            (photos.calibration, "calibration"),
+            (photos.test, "test"),
+        )
+    )
     with stages.stage("learning our agent"):
         agent, _ = fit_bandit(prefix, train.on(FULL), held.on(FULL), goal)
     with stages.stage("learning the paper's agent", PaperParameters().K) as step:
@@ -102,7 +107,7 @@ def _main_line(
         held=held,
         test=test,
         parity=parity,
-        pooled=_without_confidence(test).features.values,
+        pooled=_without_confidence(test.on(PAPER)),
         stream=stream,
         night=photos.night_test,
         synthetic=photos.synthetic,

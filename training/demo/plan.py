@@ -39,7 +39,7 @@ class Sizes:
 #: Several views of a photo are worth little more than one to the certificate, but they teach.
 FULL = Sizes(
     views=3,
-    shares=(0.34, 0.34, 0.32),
+    shares=(0.25, 0.45, 0.3),
     long_side=512,
     day=120,
     night=320,

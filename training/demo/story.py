@@ -20,8 +20,9 @@ from training.demo.pictures import DAY, NIGHT
 from training.demo.plan import Plan
 from training.demo.stream import Stream
 from training.labels.table import AnswerTable, concatenate
-from training.learn.fit import Goal, Labelled, choices, fingerprint, scores
+from training.learn.fit import Goal, Labelled, choices, fingerprint, policy_of
 from training.measure.comparison import Answers, compare_with_baselines
+from training.measure.confidence import by_confidence
 from training.measure.report import PhotoSet, Report, print_table, rung_shares
 from training.photos import View
 from training.progress import Stages
@@ -47,7 +48,7 @@ class Evidence:
         agent, dqn: the trained agents.
         train, held, test: answers on both ladders and features, by part.
         parity: what the gate measured of our agent's engine.
-        pooled: the test photos' features for the paper's agent.
+        pooled: the test photos as the paper's agent sees them.
         stream: the device's day.
         night: held-out pictures of the night, for its histogram.
         synthetic: sentences about what was made up.
@@ -60,7 +61,7 @@ class Evidence:
     held: Labelled
     test: Labelled
     parity: ParityReport
-    pooled: np.ndarray
+    pooled: Labelled
     stream: Stream
     night: Sequence[View]
     synthetic: Sequence[str]
@@ -72,14 +73,14 @@ def tell(
 ) -> Told:
     """Measure, write the report and return what to print."""
     rng = np.random.default_rng(plan.seed)
-    features, table = seen.test.features.values, seen.test.table
+    table, pictures = seen.test.table, seen.test.on(FULL)
     known = concatenate([seen.train.table, seen.held.table])
-    chosen = choices(seen.agent, features)
+    chosen = choices(seen.agent, pictures)
     found = compare_with_baselines(
         Answers(table.on(FULL), known.on(FULL)),
         Answers(table.on(PAPER), known.on(PAPER)),
         chosen,
-        scores=scores(seen.agent.head, features),
+        policy=policy_of(seen.agent, pictures),
         target=plan.target,
         loop=plan.loop,
         rng=rng,
@@ -117,6 +118,7 @@ def tell(
         timings_s=stages.seconds,
         synthetic=seen.synthetic,
         metric=goal.metric,
+        confidence=by_confidence(table.on(FULL), chosen, rng=rng),
     )
     document, page = report.write(plan.run)
     text = "\n".join(

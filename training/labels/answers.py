@@ -1,12 +1,12 @@
 """Answers about pictures, rung by rung: what is worth asking is decided on the way.
 
     answers = Answers(views, ladder, labeller)          # encodes, asks about the references
-    answers.bisect(calls=3)                             # each picture's own border on the ladder
+    answers.sample(calls=4, rng=rng)                    # a few rungs of every picture
     table = answers.table()                             # NaN where nobody asked
 
 A grid costs K answers a picture, of which most only repeat that a rung beside an agreeing one
-agrees as well (``training.labels.labelling`` buys it, for research). Sizes and features of every
-rung are known all the same: they cost no answer.
+agrees as well (``training.labels.labelling`` buys it, for research). The sizes of every rung are
+known all the same: they cost no answer.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -24,22 +25,15 @@ from edge_sdk.agreement import METRICS, compare
 from edge_sdk.backends.base import Label
 from edge_sdk.codec import encode
 from edge_sdk.errors import BackendProtocol, BackendRejected, BackendUnavailable, ImageError
-from edge_sdk.ladder import REFERENCE, Ladder
+from edge_sdk.ladder import Ladder, Rung
 from model_store.errors import AdaCompressError, UsageError
 from training.labels.labeller import Labeller, ModelChanged
 from training.labels.prepare import Picture, prepare
 from training.labels.table import AnswerTable, Rejected
 
-__all__ = ["Answers", "Look"]
+__all__ = ["Answers"]
 
 T = TypeVar("T")
-
-#: The files of (reference, *rungs) -> features (1 + K, D).
-Look = Callable[[Sequence[bytes]], NDArray[np.float32]]
-
-#: Any-hit and top-1 are 0 or 1; of the fractions, half the labels count as agreement where it only
-#: decides which rung is asked next.
-_AGREED = 0.5
 
 #: What concerns one picture alone, however often it happens.
 _OWN = (ImageError, BackendRejected)
@@ -50,9 +44,9 @@ class _Row:
     picture: Picture
     key: str
     truth: tuple[Label, ...]
+    rungs: tuple[Rung, ...]  # what stands for each of the ladder's
     bytes: NDArray[np.int64]  # (1 + K,), the reference's first
     wire: NDArray[np.int64]  # (1 + K,)
-    looks: NDArray[np.float32] | None
     known: dict[object, dict[str, float]] = field(default_factory=dict)  # pixels -> agreement
 
 
@@ -67,7 +61,6 @@ class Answers:
         min_score: labels below it do not count.
         workers: uploads under way at once.
         max_failures: pictures that the service may fail on before everything stops.
-        look: computes features of a picture's files; None for none.
         progress: called with 1 after every picture.
 
     Raises:
@@ -85,19 +78,18 @@ class Answers:
         min_score: float = 0.0,
         workers: int = 2,
         max_failures: int = 0,
-        look: Look | None = None,
         progress: Callable[[int], object] = lambda count: None,
     ) -> None:
         self.ladder, self._labeller, self._wire_size = ladder, labeller, wire_size
-        self._min_score, self._workers, self._look = min_score, workers, look
-        self._max_failures, self._failed = max_failures, 0
+        self._min_score, self._workers = min_score, workers
+        self._max_failures = max_failures
+        self._failures: list[AdaCompressError] = []
         self._bought, self._found = labeller.bought, labeller.found
         self.rejected: list[Rejected] = []
         self._rows: list[_Row] = []
         #: Position among ``pictures`` of each row.
         self.positions: list[int] = []
         outcomes = self._parallel(self._open, [(picture,) for picture in pictures], progress)
-        self._settle(outcomes)
         for position, outcome in enumerate(outcomes):
             if isinstance(outcome, _Row):
                 self._rows.append(outcome)
@@ -106,6 +98,8 @@ class Answers:
                 photo, kind = pictures[position].photo, type(outcome).__name__
                 self.rejected.append(Rejected(position, photo, str(outcome), kind))
         if not self._rows:
+            if self._failures:  # the service is to blame, not the pictures
+                raise self._failures[-1]
             reason = self.rejected[0].reason if self.rejected else "there are none."
             raise UsageError(f"None of {len(pictures)} pictures could be labelled: {reason}")
 
@@ -123,67 +117,46 @@ class Answers:
         sizes = np.stack([row.bytes for row in self._rows])
         return np.asarray(sizes[:, 1:] / sizes[:, :1])
 
-    @property
-    def looks(self) -> NDArray[np.float32]:
-        """(N, 1 + K, D) features of the reference and of every rung.
-
-        Raises:
-            UsageError: nobody looked.
-        """
-        if self._look is None:
-            raise UsageError("The pictures were opened without a look at their encodings.")
-        return np.stack([row.looks for row in self._rows if row.looks is not None])
-
-    def ask(self, rungs: NDArray[np.int64], rows: NDArray[np.int64] | None = None) -> None:
-        """Ask about one rung of each picture, if that is not known.
-
-        Args:
-            rungs: (M,) indices into the ladder.
-            rows: (M,) of the pictures; default all.
-        """
-        rows = np.arange(len(self)) if rows is None else rows
-        cells = [
-            (self._rows[row], int(rung))
-            for row, rung in zip(rows, rungs, strict=True)
-            if not self._is_known(self._rows[row], int(rung))
-        ]
-        self._settle(self._parallel(self._agreement, cells))
-
     def observe(self, metric: str, rungs: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the agreement of one rung of each picture, (N,), asking where it is not known."""
-        self.ask(rungs)
-        return np.array(
-            [
-                self._value(row, int(rung), metric)
-                for row, rung in zip(self._rows, rungs, strict=True)
-            ]
-        )
+        """Return the agreement of one rung of each picture, (N,), asking where it is not known.
 
-    def bisect(
+        Where the service refuses or fails, within what is allowed, that counts as disagreement:
+        it proves nothing.
+        """
+        asked = list(zip(self._rows, map(int, rungs), strict=True))
+        unknown = [(row, rung) for row, rung in asked if not self._is_known(row, rung)]
+        outcomes = self._parallel(self._agreement, unknown)
+        for (row, rung), outcome in zip(unknown, outcomes, strict=True):
+            if isinstance(outcome, AdaCompressError):
+                row.known[row.rungs[rung].pixels] = dict.fromkeys(METRICS, 0.0)
+        return np.array([self._value(row, rung, metric) for row, rung in asked])
+
+    def sample(
         self,
         calls: int,
-        metric: str = "any_hit",
-        start: NDArray[np.int64] | None = None,
+        rng: np.random.Generator,
         progress: Callable[[int], object] = lambda count: None,
     ) -> None:
-        """Look for the cheapest agreeing rung of every picture with ``calls`` questions.
+        """Ask about ``calls`` rungs of every picture, one at random from each part of the ladder.
+
+        Which rungs are asked must not depend on the answers: a bisection asks where the answer is
+        in doubt, so half its answers are yes whatever the picture, and what is fitted to them
+        learns that pictures do not differ.
 
         Args:
-            calls: answers a picture at most.
-            metric: which agreement counts.
-            start: (N,) rung that is asked first; default the middle.
+            calls: answers a picture.
+            rng: chooses the rungs.
             progress: called with 1 after every picture.
         """
-        first = np.full(len(self), len(self.ladder) // 2) if start is None else start
-        cells = [
-            (row, int(place), calls, metric) for row, place in zip(self._rows, first, strict=True)
-        ]
-        self._settle(self._parallel(self._bisect_row, cells, progress))
+        edges = np.linspace(0, len(self.ladder), calls + 1)
+        drawn = rng.uniform(edges[:-1], edges[1:], (len(self), calls)).astype(np.int64)
+        cells = [(row, rungs) for row, rungs in zip(self._rows, drawn.tolist(), strict=True)]
+        self._parallel(self._ask_row, cells, progress)
 
     def table(self) -> AnswerTable:
         """Return what is known; agreement is NaN where nobody asked."""
         rows = self._rows
-        best = [row.truth[0].score if row.truth else 0.0 for row in rows]
+        best = [row.truth[0] if row.truth else Label("", 0.0) for row in rows]
         sizes, wire = np.stack([r.bytes for r in rows]), np.stack([r.wire for r in rows])
         return AnswerTable(
             ladder=self.ladder,
@@ -199,7 +172,8 @@ class Answers:
                 )
                 for metric in METRICS
             },
-            reference_score=np.array(best),
+            reference_score=np.array([label.score for label in best]),
+            reference_label=np.array([label.name for label in best], dtype=object),
             calls=self._labeller.bought - self._bought,
             from_ledger=self._labeller.found - self._found,
             rejected=tuple(self.rejected),
@@ -207,36 +181,30 @@ class Answers:
 
     def _open(self, picture: Picture) -> _Row:
         prepared = prepare(picture, self.ladder, self._labeller.capabilities)
-        truth = self._labeller.ask(prepared.key, REFERENCE, prepared.reference)
-        files = (prepared.reference, *prepared.uploads)
+        reference = prepared.reference
+        truth = self._labeller.ask(prepared.key, reference.rung, reference.jpeg)
+        files = [one.jpeg for one in (reference, *prepared.uploads)]
         row = _Row(
             picture=picture,
             key=prepared.key,
             truth=truth,
+            rungs=tuple(upload.rung for upload in prepared.uploads),
             bytes=np.array([len(jpeg) for jpeg in files], dtype=np.int64),
             wire=np.array([self._wire_size(jpeg) for jpeg in files], dtype=np.int64),
-            looks=None if self._look is None else self._look(files),
         )
-        row.known[REFERENCE.pixels] = self._compared(truth, truth)
+        row.known[reference.rung.pixels] = self._compared(truth, truth)
         return row
 
-    def _bisect_row(self, row: _Row, place: int, calls: int, metric: str) -> None:
-        left, right = 0, len(self.ladder)
-        for _ in range(calls):
-            if left >= right:
-                return
-            if self._agreement(row, place)[metric] >= _AGREED:
-                right = place
-            else:
-                left = place + 1
-            place = (left + right) // 2
+    def _ask_row(self, row: _Row, rungs: Sequence[int]) -> None:
+        for rung in rungs:
+            self._agreement(row, rung)
 
     def _agreement(self, row: _Row, rung: int) -> dict[str, float]:
-        pixels = self.ladder[rung].pixels
+        pixels = row.rungs[rung].pixels
         if pixels not in row.known:
             # Encoded once more: a folder's files at every rung would not fit into the memory.
-            jpeg = encode(row.picture.open(), self.ladder[rung])
-            labels = self._labeller.ask(row.key, self.ladder[rung], jpeg)
+            jpeg = encode(row.picture.open(), row.rungs[rung])
+            labels = self._labeller.ask(row.key, row.rungs[rung], jpeg)
             row.known[pixels] = self._compared(row.truth, labels)
         return row.known[pixels]
 
@@ -245,19 +213,18 @@ class Answers:
         return {metric: float(getattr(compared, metric)) for metric in METRICS}
 
     def _is_known(self, row: _Row, rung: int) -> bool:
-        return self.ladder[rung].pixels in row.known
+        return row.rungs[rung].pixels in row.known
 
     def _value(self, row: _Row, rung: int, metric: str) -> float:
-        known = row.known.get(self.ladder[rung].pixels)
+        known = row.known.get(row.rungs[rung].pixels)
         return float("nan") if known is None else known[metric]
 
-    def _settle(self, outcomes: Sequence[object]) -> None:
-        """Raise the last failure if there are more than is allowed; refusals are no failures."""
-        for outcome in outcomes:
-            if isinstance(outcome, AdaCompressError) and not isinstance(outcome, _OWN):
-                self._failed += 1
-                if self._failed > self._max_failures:
-                    raise outcome
+    def _settle(self, outcome: object) -> None:
+        """Raise a failure if there are more than is allowed; refusals are no failures."""
+        if isinstance(outcome, AdaCompressError) and not isinstance(outcome, _OWN):
+            self._failures.append(outcome)
+            if len(self._failures) > self._max_failures:
+                raise outcome
 
     def _parallel(
         self,
@@ -282,12 +249,14 @@ class Answers:
                 stop.set()  # before the other threads begin another upload
                 raise
 
+        outcomes = []
         with ThreadPoolExecutor(self._workers, thread_name_prefix="asking") as pool:
-            outcomes = []
             try:
-                for outcome in pool.map(one, items):
-                    outcomes.append(outcome)
-                    progress(1)
+                for future in [pool.submit(one, item) for item in items]:
+                    with suppress(CancelledError):  # what stopped the others is on its way
+                        outcomes.append(future.result())
+                        self._settle(outcomes[-1])
+                        progress(1)
             finally:
                 stop.set()
-            return outcomes
+        return outcomes

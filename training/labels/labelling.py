@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from edge_sdk.agreement import METRICS, compare
 from edge_sdk.backends.base import Label
 from edge_sdk.errors import BackendProtocol, BackendRejected, BackendUnavailable, ImageError
-from edge_sdk.ladder import REFERENCE, Ladder
+from edge_sdk.ladder import Ladder
 from model_store.errors import AdaCompressError, UsageError
 from training.labels.budget import Budget
 from training.labels.executors import Encoding, WorkerFailed
@@ -112,7 +112,8 @@ def label_grid(
 class _Row:
     key: str
     group: str
-    reference: tuple[int, int, float]  # bytes, wire bytes, best score
+    reference: tuple[int, int]  # bytes, wire bytes
+    best: Label  # of the reference
     sizes: NDArray[np.int64]  # (K, 2): bytes and wire bytes
     agreement: NDArray[np.float64]  # (K, metrics)
 
@@ -143,28 +144,26 @@ class _Grid:
 
     def _row(self, photo: str, prepared: Prepared) -> _Row:
         answers = self._answers(prepared)
-        truth, reference = answers[REFERENCE.pixels], prepared.reference
-        agreements = [compare(truth, answers[rung.pixels], self.min_score) for rung in self.ladder]
+        truth, reference = answers[prepared.reference.pixels], prepared.reference.jpeg
+        agreements = [
+            compare(truth, answers[upload.pixels], self.min_score) for upload in prepared.uploads
+        ]
         return _Row(
             key=prepared.key,
             group=photo,
-            reference=(
-                len(reference),
-                self.wire_size(reference),
-                truth[0].score if truth else 0.0,
-            ),
-            sizes=np.array([(len(jpeg), self.wire_size(jpeg)) for jpeg in prepared.uploads]),
+            reference=(len(reference), self.wire_size(reference)),
+            best=truth[0] if truth else Label("", 0.0),
+            sizes=np.array([(len(one.jpeg), self.wire_size(one.jpeg)) for one in prepared.uploads]),
             agreement=np.array([[getattr(one, name) for name in METRICS] for one in agreements]),
         )
 
     def _answers(self, prepared: Prepared) -> dict[object, tuple[Label, ...]]:
         answers: dict[object, tuple[Label, ...]] = {}
-        uploads = (prepared.reference, *prepared.uploads)
-        for rung, jpeg in zip((REFERENCE, *self.ladder), uploads, strict=True):
+        for upload in (prepared.reference, *prepared.uploads):
             if self.stop.is_set():
                 raise CancelledError
-            if rung.pixels not in answers:
-                answers[rung.pixels] = self.labeller.ask(prepared.key, rung, jpeg)
+            if upload.pixels not in answers:
+                answers[upload.pixels] = self.labeller.ask(prepared.key, upload.rung, upload.jpeg)
         return answers
 
 
@@ -222,19 +221,20 @@ def _table(
     from_ledger: int,
     rejected: tuple[Rejected, ...],
 ) -> AnswerTable:
-    reference = np.array([row.reference for row in rows])
+    reference = np.array([row.reference for row in rows], dtype=np.int64)
     sizes = np.stack([row.sizes for row in rows])
     agreement = np.stack([row.agreement for row in rows])
     return AnswerTable(
         ladder=ladder,
         keys=np.array([row.key for row in rows], dtype=object),
         groups=np.array([row.group for row in rows], dtype=object),
-        reference_bytes=reference[:, 0].astype(np.int64),
-        reference_wire=reference[:, 1].astype(np.int64),
+        reference_bytes=reference[:, 0],
+        reference_wire=reference[:, 1],
         bytes=sizes[:, :, 0],
         wire=sizes[:, :, 1],
         agreement={metric: agreement[:, :, place] for place, metric in enumerate(METRICS)},
-        reference_score=reference[:, 2],
+        reference_score=np.array([row.best.score for row in rows]),
+        reference_label=np.array([row.best.name for row in rows], dtype=object),
         calls=calls,
         from_ledger=from_ledger,
         rejected=rejected,

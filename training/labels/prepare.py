@@ -13,9 +13,10 @@ from PIL import Image
 
 from edge_sdk.backends.base import Capabilities
 from edge_sdk.backends.limits import check_limits
-from edge_sdk.codec import encode
+from edge_sdk.codec import Picture as Opened
 from edge_sdk.errors import BackendRejected, ImageError
-from edge_sdk.ladder import REFERENCE, Ladder
+from edge_sdk.ladder import Ladder
+from edge_sdk.parcel import Packer, Parcel
 from training.labels.ledger import picture_key
 
 __all__ = ["Attempt", "Picture", "Prepared", "attempt", "prepare"]
@@ -42,27 +43,28 @@ class Prepared:
 
     Attributes:
         key: identity of its pixels, see ``picture_key``.
-        reference: the JPEG file of the reference.
-        uploads: the JPEG files of the ladder's rungs; every one, because their sizes are wanted.
+        reference: the reference's upload.
+        uploads: what stands for each of the ladder's rungs; every one, because their sizes are
+            wanted. A rung that the service does not take is another one's upload here.
     """
 
     key: str
-    reference: bytes
-    uploads: tuple[bytes, ...]
+    reference: Parcel
+    uploads: tuple[Parcel, ...]
 
 
 def prepare(picture: Picture, ladder: Ladder, capabilities: Capabilities) -> Prepared:
-    """Encode a picture at every rung of ``ladder``.
+    """Encode a picture at every rung of ``ladder``, cut to what the service accepts.
 
     Raises:
         ImageError: it cannot be read or encoded.
-        BackendRejected: the service does not take one of the files; nothing is paid for then.
+        BackendRejected: the service does not even take the reference; nothing is paid for then.
     """
     image = picture.open()
-    reference = encode(image, REFERENCE)
-    uploads = tuple(encode(image, rung) for rung in ladder)
-    for jpeg in (reference, *uploads):
-        check_limits(jpeg, capabilities, "the service")
+    packer = Packer(Opened(image), capabilities)
+    reference, uploads = packer.reference(), tuple(packer.parcels(ladder))
+    for parcel in (reference, *uploads):
+        check_limits(parcel.jpeg, capabilities, "the service")
     return Prepared(picture_key(image), reference, uploads)
 
 

@@ -63,8 +63,8 @@ def open_tables(connection: sqlite3.Connection, path: str) -> None:
 
 def pixels_text(rung: Rung) -> str:
     """Return the key's column for a rung: what of it decides the pixels."""
-    quality, scale, subsampling = rung.pixels
-    return json.dumps([quality, float(scale), subsampling])
+    quality, scale, subsampling, *tables = rung.pixels
+    return json.dumps([quality, float(scale), subsampling, *tables])
 
 
 def _bring_up_to_date(connection: sqlite3.Connection) -> None:

@@ -43,8 +43,10 @@ class AnswerTable:
         reference_wire: int64 (N,), its request body.
         bytes: int64 (N, K), JPEG files.
         wire: int64 (N, K), request bodies.
-        agreement: metric -> float64 (N, K) in [0, 1], see ``edge_sdk.agreement``.
+        agreement: metric -> float64 (N, K) in [0, 1], see ``edge_sdk.agreement``; NaN where nobody
+            asked.
         reference_score: float64 (N,), the reference's best label's score; 0 without labels.
+        reference_label: (N,) that label, "" without labels.
         calls: answers that were bought for this table.
         from_ledger: answers that it found in the ledger.
         rejected: pictures without answers; they have no row, so whatever else is computed per
@@ -60,6 +62,7 @@ class AnswerTable:
     wire: NDArray[np.int64]
     agreement: Mapping[str, NDArray[np.float64]]
     reference_score: NDArray[np.float64]
+    reference_label: NDArray[np.object_]
     calls: int = 0
     from_ledger: int = 0
     rejected: tuple[Rejected, ...] = ()
@@ -114,7 +117,7 @@ def concatenate(tables: Sequence[AnswerTable]) -> AnswerTable:
     rows = ("keys", "groups", "reference_bytes", "reference_wire", "bytes", "wire")
     return AnswerTable(
         ladder=tables[0].ladder,
-        **{name: stacked(name) for name in (*rows, "reference_score")},
+        **{name: stacked(name) for name in (*rows, "reference_score", "reference_label")},
         agreement={
             metric: np.concatenate([table.agreement[metric] for table in tables])
             for metric in tables[0].agreement

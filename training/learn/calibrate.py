@@ -23,6 +23,7 @@ from training.learn.policies import SAFEST, Policy
 
 __all__ = [
     "Observe",
+    "agreement_needed",
     "calibrate",
     "certified",
     "design_effect",
@@ -45,6 +46,7 @@ def calibrate(
     *,
     target: float,
     delta: float = 0.05,
+    spend: float = 1.0,
     steps: Sequence[float] | None = None,
     effect: float | None = None,
     shares: bool = False,
@@ -57,6 +59,7 @@ def calibrate(
         groups: (N,) photo of each picture.
         target: t; P(agreement < t) ≤ ``delta`` at the returned point if it is certified.
         delta: δ.
+        spend: share of δ that this test may use up, where another one has the rest.
         steps: tested in this order; fixed before any answer is seen. Default all of the policy's.
         effect: see :func:`design_effect`; default is computed anew from every step's answers.
         shares: agreement is a share of labels and not 0 or 1, so the binomial tail is no bound.
@@ -66,7 +69,7 @@ def calibrate(
     """
     _check_share("target accuracy", target)
     _check_share("delta", delta)
-    allowed, count = delta / (math.e if shares else 1.0), len(groups)
+    allowed, count = spend * delta / (math.e if shares else 1.0), len(groups)
     certificate = OperatingPoint(trade_off=SAFEST, target=target, delta=delta, test=TEST, n=count)
     passed: OperatingPoint | None = None
     for step in policy.steps if steps is None else steps:
@@ -111,6 +114,17 @@ def exact_tail(errors: float, n: float, target: float) -> float:
         for k in range(allowed + 1)
     )
     return min(1.0, math.fsum(math.exp(term) for term in terms))
+
+
+def agreement_needed(n: float, target: float, delta: float) -> float:
+    """Return the least mean agreement of ``n`` pictures that certifies ``target``; 1 if none does.
+
+    On few pictures an agent has to do visibly better than its target to prove it.
+    """
+    errors = 0
+    while exact_tail(errors + 1, n, target) <= delta:
+        errors += 1
+    return 1.0 - errors / n if n else 1.0
 
 
 def images_needed(target: float, delta: float) -> int:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_sdk.codec import encode, load
+from edge_sdk.ladder import Ladder
 from edge_sdk.preprocess import to_input
 from export.fuse import export_prefix
 from export.network import WHOLE, Prefix
@@ -20,7 +22,7 @@ from training.photos import View
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-__all__ = ["Features", "extract", "load_prefix"]
+__all__ = ["Features", "extract", "extract_looks", "load_prefix"]
 
 #: Pictures under way at once; decoding, resizing and the runtime let go of the interpreter's lock.
 WORKERS = 2
@@ -106,6 +108,39 @@ def extract(
             inputs += [] if pixels is None else [pixels]
             progress(1)
     return Features(np.concatenate(values), np.concatenate(inputs), rows)
+
+
+def extract_looks(
+    prefix: Prefix,
+    views: Sequence[View],
+    ladder: Ladder,
+    *,
+    progress: Callable[[int], object] = lambda count: None,
+) -> NDArray[np.float32]:
+    """Compute the features of every encoding of ``views``, float32 (N, K, D).
+
+    It is what a device does when it probes: encode, decode, the one resize, the prefix.
+
+    Args:
+        prefix: the torch module.
+        views: opened one by one, not kept.
+        ladder: K rungs.
+        progress: called with the number of views done since the last call.
+    """
+    session = _session(prefix)
+
+    def one(view: View) -> NDArray[np.float32]:
+        image = view.open()
+        encoded = (load(encode(image, rung)).image for rung in ladder)
+        inputs = (to_input(candidate, prefix.side) for candidate in encoded)
+        return np.concatenate([session.run(None, {"image": pixels})[0] for pixels in inputs])
+
+    looks = []
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="looks") as pool:
+        for values in pool.map(one, views):
+            looks.append(values)
+            progress(1)
+    return np.stack(looks)
 
 
 def _session(prefix: Prefix) -> Any:

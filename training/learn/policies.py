@@ -1,4 +1,4 @@
-"""What an agent may do with held-out pictures at a trade-off: look, predict, or always the same.
+"""What an agent may do with some pictures at a trade-off: look twice, once, or not at all.
 
 Each policy answers one question, which rung for every picture at trade-off λ, from what is known
 without asking the service; that is what lets a calibration ask about chosen rungs alone.
@@ -17,26 +17,7 @@ from edge_sdk.climb import Look, climb
 from edge_sdk.engine import Scores
 from edge_sdk.policy import OperatingPoint, choose
 
-__all__ = ["GRID", "SAFEST", "Fixed", "Policy", "Probing", "Static"]
-
-
-class Policy(Protocol):
-    """Chooses rungs for N pictures."""
-
-    @property
-    def kind(self) -> str:
-        """``static``, ``probing`` or ``fixed``."""
-
-    @property
-    def steps(self) -> Sequence[float]:
-        """Trade-offs worth testing, from the safest to the cheapest."""
-
-    def rungs(self, trade_off: float) -> NDArray[np.int64]:
-        """Return the rung of every picture, (N,)."""
-
-    def point(self, trade_off: float) -> OperatingPoint:
-        """Return the operating point that makes a device do this."""
-
+__all__ = ["GRID", "SAFEST", "ByValue", "Fixed", "Policy", "Probing", "Static"]
 
 #: λ at which the rung that decodes to the reference's pixels always wins.
 SAFEST = 1e6
@@ -47,21 +28,50 @@ GRID = tuple(np.geomspace(300.0, 0.05, 80).tolist())
 _ALL = (SAFEST, *GRID)
 
 
+class Policy(Protocol):
+    """Chooses rungs for N pictures."""
+
+    @property
+    def steps(self) -> Sequence[float]:
+        """Trade-offs worth testing, from the safest to the cheapest."""
+
+    def rungs(self, step: float) -> NDArray[np.int64]:
+        """Return the rung of every picture, (N,)."""
+
+    def point(self, step: float) -> OperatingPoint:
+        """Return the operating point that makes a device do this."""
+
+    def expected(self, step: float) -> float:
+        """Return the mean agreement that the policy itself expects; NaN if it does not look."""
+
+    def at(self, point: OperatingPoint) -> NDArray[np.int64]:
+        """Return the rung of every picture at an agent's operating point, (N,)."""
+
+
 @dataclass(frozen=True)
 class Static:
     """Decides by the picture alone."""
 
     scores: Scores
-    kind: str = "static"
     steps: Sequence[float] = _ALL
 
-    def rungs(self, trade_off: float) -> NDArray[np.int64]:
+    def rungs(self, step: float) -> NDArray[np.int64]:
         """See ``edge_sdk.policy.choose``."""
-        return choose(self.scores, self.point(trade_off))
+        return choose(self.scores, self.point(step))
 
-    def point(self, trade_off: float) -> OperatingPoint:
+    def point(self, step: float) -> OperatingPoint:
         """Return a trade-off without probes."""
-        return OperatingPoint(trade_off=trade_off)
+        return OperatingPoint(trade_off=step)
+
+    def expected(self, step: float) -> float:
+        """Return the mean predicted agreement of what is chosen."""
+        assert self.scores.agreement is not None  # only factored heads have a trade-off
+        chosen = self.rungs(step)
+        return float(self.scores.agreement[np.arange(len(chosen)), chosen].mean())
+
+    def at(self, point: OperatingPoint) -> NDArray[np.int64]:
+        """Return the rungs at the point's trade-off."""
+        return choose(self.scores, point)
 
 
 @dataclass(frozen=True)
@@ -79,31 +89,50 @@ class Probing:
     predictions: NDArray[np.float32]
     size_ratio: NDArray[np.float64]
     max_probes: int
-    kind: str = "probing"
     steps: Sequence[float] = _ALL
 
-    def rungs(self, trade_off: float) -> NDArray[np.int64]:
+    def rungs(self, step: float) -> NDArray[np.int64]:
         """See ``edge_sdk.climb``."""
+        return np.array([self._climb(row, step)[0] for row in range(len(self.predictions))])
+
+    def point(self, step: float) -> OperatingPoint:
+        """Return a trade-off with probes."""
+        return OperatingPoint(trade_off=step, max_probes=self.max_probes)
+
+    def expected(self, step: float) -> float:
+        """Return the mean agreement of what is chosen, as the nearest look at it told."""
+        return float(np.mean([self._expected(row, step) for row in range(len(self.predictions))]))
+
+    def at(self, point: OperatingPoint) -> NDArray[np.int64]:
+        """Return the rungs at the point's trade-off."""
+        assert point.trade_off is not None  # points that probe have one
+        return self.rungs(point.trade_off)
+
+    def _climb(self, row: int, step: float) -> tuple[int, tuple[int, ...]]:
+        seen, exact = self.predictions[row], self.size_ratio[row]
         agreement, predicted = self.scores.agreement, self.scores.size_ratio
         assert agreement is not None  # only factored heads are probed
         assert predicted is not None
-        chosen = np.empty(len(agreement), dtype=np.int64)
-        for row, (seen, exact) in enumerate(zip(self.predictions, self.size_ratio, strict=True)):
+        return climb(
+            agreement[row],
+            predicted[row],
+            step,
+            lambda rung: Look(seen[rung], float(exact[rung])),
+            self.max_probes,
+        )
 
-            def look(rung: int, seen: NDArray[np.float32] = seen, exact: object = exact) -> Look:
-                return Look(seen[rung], float(exact[rung]))  # type: ignore[index]
-
-            chosen[row], _ = climb(agreement[row], predicted[row], trade_off, look, self.max_probes)
-        return chosen
-
-    def point(self, trade_off: float) -> OperatingPoint:
-        """Return a trade-off with probes."""
-        return OperatingPoint(trade_off=trade_off, max_probes=self.max_probes)
+    def _expected(self, row: int, step: float) -> float:
+        assert self.scores.agreement is not None  # see _climb
+        rung, probed = self._climb(row, step)
+        if not probed:
+            return float(self.scores.agreement[row, rung])
+        by = rung if rung in probed else min(probed, key=lambda one: abs(one - rung))
+        return float(self.predictions[row, by, rung])
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """Sends every picture at one rung; its steps are indices into ``order``.
+    """Sends every picture at one rung; its steps are places in ``order``.
 
     Attributes:
         order: rungs from the safest to the cheapest.
@@ -112,17 +141,49 @@ class Fixed:
 
     order: tuple[int, ...]
     count: int
-    kind: str = "fixed"
 
     @property
     def steps(self) -> Sequence[float]:
         """Places in ``order``."""
         return tuple(float(place) for place in range(len(self.order)))
 
-    def rungs(self, trade_off: float) -> NDArray[np.int64]:
+    def rungs(self, step: float) -> NDArray[np.int64]:
         """Return the same rung for all."""
-        return np.full(self.count, self.order[int(trade_off)])
+        return np.full(self.count, self.order[int(step)])
 
-    def point(self, trade_off: float) -> OperatingPoint:
+    def point(self, step: float) -> OperatingPoint:
         """Return the one rung."""
-        return OperatingPoint(trade_off=None, rung=self.order[int(trade_off)])
+        return OperatingPoint(trade_off=None, rung=self.order[int(step)])
+
+    def expected(self, step: float) -> float:
+        """Return that nothing is expected."""
+        return float("nan")
+
+    def at(self, point: OperatingPoint) -> NDArray[np.int64]:
+        """Return the point's rung for all."""
+        assert point.rung is not None  # see ``point``
+        return np.full(self.count, point.rung)
+
+
+@dataclass(frozen=True)
+class ByValue:
+    """Takes the largest Q-value: the paper's agent, which has no trade-off."""
+
+    scores: Scores
+    steps: Sequence[float] = ()
+
+    def rungs(self, step: float) -> NDArray[np.int64]:
+        """Return the best rung of every picture."""
+        return choose(self.scores, self.point(step))
+
+    def point(self, step: float) -> OperatingPoint:
+        """Return the only point there is."""
+        return OperatingPoint(trade_off=None)
+
+    def expected(self, step: float) -> float:
+        """Return that nothing is known of agreement."""
+        return float("nan")
+
+    def at(self, point: OperatingPoint) -> NDArray[np.int64]:
+        """Return the best rung of every picture."""
+        return choose(self.scores, point)

@@ -8,24 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_sdk.engine import Scores
 from edge_sdk.estimator import LoopParameters
-from edge_sdk.policy import OperatingPoint, choose
 from training.labels.table import AnswerTable
 from training.learn.calibrate import certified
-from training.learn.policies import GRID
+from training.learn.policies import Policy
 from training.measure.evaluate import PolicyResult, evaluate_policies, gap_interval
 from training.measure.intervals import Interval
 from training.measure.monitoring import calls_per_image
-from training.measure.report import CurvePoint, agent_curve, fixed_curve
+from training.measure.opponents import Opponent
+from training.measure.report import CurvePoint, agent_curve, fixed_curve, opponent_curve
 from training.measure.verdict import Verdict, judge
 
 __all__ = ["Answers", "Comparison", "compare_with_baselines", "sweep"]
 
 Ints = NDArray[np.int64]
 
-#: Trade-offs on the agent's curve, a part of those that calibration tries.
-CURVE = GRID[::4]
+#: One in so many of the trade-offs that calibration tries is on the agent's curve.
+EVERY = 4
 
 #: δ of the certificate that a best fixed rung must pass like an agent.
 DELTA = 0.05
@@ -41,13 +40,18 @@ class Answers:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found; see the fields of ``report.Report``."""
+    """What was found; see the fields of ``report.Report``.
+
+    Attributes:
+        calls: the agent's calls for each picture, (N,).
+    """
 
     policies: Mapping[str, PolicyResult]
     verdict: Verdict
     quality_verdict: Verdict
     gap_closed: Mapping[str, Interval | None]
     curve: Mapping[str, Sequence[CurvePoint]]
+    calls: NDArray[np.float64]
 
 
 def compare_with_baselines(
@@ -55,12 +59,13 @@ def compare_with_baselines(
     paper: Answers,
     chosen: Ints,
     *,
-    scores: Scores,
+    policy: Policy,
     target: float,
     loop: LoopParameters,
     rng: np.random.Generator,
     dqn: Ints | None = None,
     metric: str = "any_hit",
+    opponents: Mapping[str, Opponent] | None = None,
 ) -> Comparison:
     """Measure an agent and everything it is compared with.
 
@@ -68,18 +73,21 @@ def compare_with_baselines(
         own: answers on the agent's ladder.
         paper: answers to the same pictures on the paper's ladder.
         chosen: the agent's rungs for ``own.test``, (N,).
-        scores: the agent's scores of those pictures, for its curve.
+        policy: what the agent does with those pictures at any trade-off, for its curve.
         target: the agreement target; a best fixed rung must pass the agent's own test of it.
         loop: what the monitor is run with, for the calls.
         rng: bootstrap, random policy, ξ.
         dqn: the paper's agent's rungs for ``paper.test``, (N,).
         metric: which agreement.
+        opponents: other methods by the report's names, answered on the same pictures.
     """
+    opponents = opponents or {}
 
     def calls(table: AnswerTable, rungs: Ints) -> NDArray[np.float64]:
         observed = table.agreement[metric][np.arange(len(rungs)), rungs]
         return calls_per_image(observed, loop, rng)
 
+    agent_calls = calls(own.test, chosen)
     policies = evaluate_policies(
         own.test,
         chosen,
@@ -93,8 +101,9 @@ def compare_with_baselines(
         certificate=lambda agreement, groups: certified(
             agreement, groups, target=target, delta=DELTA
         ),
-        agent_calls=calls(own.test, chosen),
+        agent_calls=agent_calls,
         dqn_calls=1.0 if dqn is None else calls(paper.test, dqn),
+        opponents=opponents,
     )
     gaps = {"agent": gap_interval(own.test, chosen, rng=rng, metric=metric)}
     if dqn is not None:
@@ -114,13 +123,13 @@ def compare_with_baselines(
         curve={
             "fixed_paper": fixed_curve(paper.test, metric=metric),
             "fixed": fixed_curve(own.test, metric=metric),
-            "agent": agent_curve(own.test, sweep(scores), metric=metric),
+            "agent": agent_curve(own.test, sweep(policy), metric=metric),
+            **{name: opponent_curve(one, metric=metric) for name, one in opponents.items()},
         },
+        calls=agent_calls,
     )
 
 
-def sweep(scores: Scores) -> dict[float, Ints]:
-    """Return the rungs chosen at each trade-off of ``CURVE``; none for a DQN, which has no such."""
-    if scores.agreement is None:
-        return {}
-    return {value: choose(scores, OperatingPoint(trade_off=value)) for value in CURVE}
+def sweep(policy: Policy) -> dict[float, Ints]:
+    """Return the rungs chosen at some of a policy's steps; none for a DQN, which has no such."""
+    return {step: policy.rungs(step) for step in policy.steps[1::EVERY]}

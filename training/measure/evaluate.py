@@ -21,6 +21,7 @@ from edge_sdk.agreement import METRICS
 from model_store.errors import UsageError
 from training.measure import baselines
 from training.measure.intervals import Interval, Resampling, bootstrap, resample
+from training.measure.opponents import Opponent, best_setting
 
 if TYPE_CHECKING:
     from training.labels.table import AnswerTable
@@ -45,7 +46,7 @@ class PolicyResult:
         wire_ratio: mean of request-body bytes / the reference's.
         agreement: each metric's mean agreement.
         calls_per_image: calls to the service.
-        rung: the one rung that a fixed policy uses, else None.
+        rung: the one rung that a fixed policy uses, or the setting of an opponent with a knob.
     """
 
     size_ratio: Interval
@@ -107,6 +108,7 @@ def evaluate_policies(
     certificate: baselines.Certificate | None = None,
     agent_calls: float | Floats = 1.0,
     dqn_calls: float | Floats = 1.0,
+    opponents: Mapping[str, Opponent] | None = None,
 ) -> dict[str, PolicyResult]:
     """Measure the agent and everything it is compared with.
 
@@ -125,15 +127,14 @@ def evaluate_policies(
         certificate: what a best fixed rung must pass besides, see ``baselines.best_fixed``.
         agent_calls: the agent's calls to the service, one number or one per picture.
         dqn_calls: the paper DQN's.
+        opponents: other methods by the report's names, on the same held-out pictures.
 
     Returns:
         Policy name to result, named as in ``adacompress.report/1``.
     """
-    if not np.array_equal(table.keys, paper.keys):
-        raise UsageError(
-            f"The two answer tables are of different pictures ({len(table.keys)} and "
-            f"{len(paper.keys)}, in their order); label the same held-out pictures on both ladders."
-        )
+    opponents = opponents or {}
+    for other in (paper, *(one.table for one in opponents.values())):
+        _check_same_pictures(table, other)
     by_chance = baselines.random_rungs(table, rng)
     draws = resample(table.groups, rng)
 
@@ -154,6 +155,9 @@ def evaluate_policies(
     }
     if dqn is not None:
         results["dqn"] = _evaluate(paper, dqn, draws, dqn_calls)
+    for name, one in opponents.items():
+        setting = best_setting(one, target, metric=metric, certificate=certificate)
+        results[name] = _evaluate(one.table, one.choices[setting], draws, 1.0, setting)
     return results | {
         f"fixed:{rung.name}": one_rung(table, index) for index, rung in enumerate(table.ladder)
     }
@@ -170,6 +174,14 @@ def gap_interval(
     if math.isnan(baselines.gap_closed(table, choices, metric=metric)):
         return None
     return bootstrap(closed, table.groups, rng=rng)[0]
+
+
+def _check_same_pictures(table: AnswerTable, other: AnswerTable) -> None:
+    if not np.array_equal(table.keys, other.keys):
+        raise UsageError(
+            f"Two answer tables are of different pictures ({len(table.keys)} and "
+            f"{len(other.keys)}, in their order); label the same held-out pictures on all ladders."
+        )
 
 
 def _evaluate(

@@ -12,7 +12,7 @@ from importlib import resources
 from string import Template
 from typing import Any, get_args
 
-from training.measure import figures, style
+from training.measure import figures, sections, stream_figure, style
 
 __all__ = ["TITLES", "main_figures", "render"]
 
@@ -22,6 +22,9 @@ TITLES: Mapping[str, str] = {
     "best_fixed_paper": "best fixed, paper",
     "best_fixed": "best fixed",
     "random": "random",
+    "deepn_jpeg": "DeepN-JPEG",
+    "deepn_jpeg_continuous": "DeepN, continuous",
+    "perceptual": "perceptual",
     "dqn": "paper DQN",
     "agent": "our agent",
     "oracle": "oracle",
@@ -56,10 +59,13 @@ def render(document: Json, rungs: Sequence[str]) -> str:
         fixed=_fixed(document),
         metrics=_metrics(document),
         curve=_curve(document),
+        confidence=sections.confidence(document),
+        noise=sections.noise(document),
         rungs=_rungs(document, rungs),
         timeline=_timeline(document),
         certificate=_certificate(document["operating_point"]),
         facts=_facts(document),
+        worth=sections.worth(document),
         synthetic=_synthetic(document["synthetic"]),
         command=_text(document["command"]),
         reproduce=_reproduce(document),
@@ -164,7 +170,7 @@ def main_figures(document: Json) -> dict[str, str]:
     """Return the curve, and the timeline if there was a stream, as SVG by name."""
     drawn = {"curve": _curve_svg(document, "wide")}
     if document["timeline"]:
-        drawn["timeline"] = figures.timeline(document["timeline"])
+        drawn["timeline"] = stream_figure.timeline(document["timeline"])
     return drawn
 
 
@@ -199,7 +205,7 @@ def _timeline(document: Json) -> str:
     if not columns or not columns["image"]:
         return "<p>No stream was run.</p>"
     return _both_widths(
-        lambda width: figures.timeline(columns, width=width),
+        lambda width: stream_figure.timeline(columns, width=width),
         "Accuracy, p_est, state and upload size over the stream of images",
     )
 

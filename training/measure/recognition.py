@@ -24,6 +24,6 @@ def with_metrics(run: TrainingRun, held: Labelled) -> TrainingRun:
         held: photos that the head was not fitted to, on the agent's ladder.
     """
     rng = np.random.default_rng(run.facts["training"]["seed"])
-    found = evaluate(held.table, choices(run, held.features.values), rng=rng).as_dict()
+    found = evaluate(held.table, choices(run, held), rng=rng).as_dict()
     metrics = {**found, "measured_on": "calibration photos"}
     return replace(run, facts={**run.facts, "metrics": metrics})

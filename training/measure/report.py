@@ -23,8 +23,12 @@ from edge_sdk.policy import OperatingPoint
 from model_store.errors import UsageError
 from model_store.files import write_atomic, write_json
 from training.measure import baselines, page
+from training.measure.confidence import ConfidenceBin
+from training.measure.cost import Cost
 from training.measure.evaluate import PolicyResult
 from training.measure.intervals import Interval
+from training.measure.noise import Noise
+from training.measure.opponents import Opponent
 from training.measure.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ __all__ = [
     "Report",
     "agent_curve",
     "fixed_curve",
+    "opponent_curve",
     "print_table",
     "rung_shares",
 ]
@@ -69,7 +74,7 @@ class PhotoSet:
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:
-    """One point of a rate-agreement curve; ``name`` is a rung's, or the trade-off."""
+    """One point of a rate-agreement curve; ``name`` is a rung's, a setting's or the trade-off."""
 
     name: str
     size_ratio: float
@@ -95,13 +100,16 @@ class Report:
         cost_usd: what they cost.
         decision_ms: median time to choose a rung.
         encode_ms: median time to encode the reference.
-        curve: ``fixed_paper``, ``fixed`` and ``agent``.
+        curve: ``fixed_paper``, ``fixed``, ``agent``, and those of opponents that were asked for.
         sceneries: scenery to {rung name: share of its pictures}.
         timeline: the columns of ``TIMELINE``, or None if no stream was run.
         versions: package or code name to version.
         timings_s: stage to seconds.
         synthetic: one sentence for everything that was made up, such as a camera model.
         metric: the agreement that target, oracle, curves and verdict are about.
+        confidence: the agent by the reference's score, from ``confidence.by_confidence``.
+        noise: the service's agreement with itself, or None if nobody asked.
+        cost: what the agent saves, or None where no prices were given.
     """
 
     command: str
@@ -125,6 +133,9 @@ class Report:
     synthetic: Sequence[str] = field(default_factory=tuple)
     metric: str = "any_hit"
     quality_verdict: Verdict | None = None
+    confidence: Sequence[ConfidenceBin] = ()
+    noise: Noise | None = None
+    cost: Cost | None = None
 
     def __post_init__(self) -> None:
         if self.timeline is None:
@@ -154,6 +165,9 @@ class Report:
                 },
                 "verdict": self.verdict.as_dict(),
                 "quality_verdict": self.quality_verdict and self.quality_verdict.as_dict(),
+                "by_confidence": [one.as_dict() for one in self.confidence],
+                "noise": self.noise and self.noise.as_dict(),
+                "cost": self.cost and self.cost.as_dict(),
                 "labels_bought": self.labels_bought,
                 "cost_usd": self.cost_usd,
                 "decision_ms": self.decision_ms,
@@ -199,6 +213,15 @@ def fixed_curve(table: AnswerTable, *, metric: str = "any_hit") -> tuple[CurvePo
     )
 
 
+def opponent_curve(opponent: Opponent, *, metric: str = "any_hit") -> tuple[CurvePoint, ...]:
+    """Return size ratio and agreement of every setting of an opponent."""
+    places = {setting: opponent.place(setting, metric) for setting in opponent.choices}
+    return tuple(
+        CurvePoint(name=setting, size_ratio=size, agreement=agreement)
+        for setting, (size, agreement) in places.items()
+    )
+
+
 def agent_curve(
     table: AnswerTable,
     choices: Mapping[float, NDArray[np.int64]],
@@ -230,18 +253,19 @@ def print_table(results: Mapping[str, PolicyResult], *, metric: str = "any_hit")
             result = results[name]
             figures = (result.size_ratio, result.wire_ratio, result.agreement[metric])
             rung = f" ({result.rung})" if result.rung else ""
-            rows.append([title + rung, *map(_cell, figures), _cell(result.calls_per_image, 2)])
+            calls = f"{result.calls_per_image.mean:.2f}"  # its interval would be a column too wide
+            rows.append([title + rung, *map(_cell, figures), calls])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     lines.insert(1, "  ".join("─" * width for width in widths))
     return "\n".join([*lines, "mean [95 % interval over photos], on photos the agent never saw"])
 
 
-def _cell(figure: Interval, digits: int = 3) -> str:
+def _cell(figure: Interval) -> str:
     if figure.lo == figure.hi:
-        return f"{figure.mean:.{digits}f}"
-    lo, hi = (f"{end:.{digits}f}".removeprefix("0") for end in (figure.lo, figure.hi))
-    return f"{figure.mean:.{digits}f} [{lo}–{hi}]"
+        return f"{figure.mean:.3f}"
+    lo, hi = (f"{end:.3f}".removeprefix("0") for end in (figure.lo, figure.hi))
+    return f"{figure.mean:.3f} [{lo}–{hi}]"
 
 
 def _plain(value: Any) -> Any:
