@@ -23,6 +23,7 @@ demo: $(VENV)/ready ## install, run the whole job on built-in photos, show the s
 	$(BIN)/python -m training demo $(DEMO_FLAGS)
 
 test: $(VENV)/ready ## install, run the whole test-suite
+	$(BIN)/python -m training assets --all
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/ready ## ruff and mypy

@@ -21,7 +21,17 @@ from typing import Any
 from model_store.errors import UsageError
 from model_store.files import sha256_bytes
 
-__all__ = ["FULL", "LADDERS", "PAPER", "REFERENCE", "Ladder", "Rung", "Tables", "ladder_from_dicts"]
+__all__ = [
+    "CANDIDATES",
+    "FULL",
+    "LADDERS",
+    "PAPER",
+    "REFERENCE",
+    "Ladder",
+    "Rung",
+    "Tables",
+    "ladder_from_dicts",
+]
 
 SUBSAMPLINGS = ("4:2:0", "4:2:2", "4:4:4")
 ENTROPY_CODINGS = ("plain", "optimized", "progressive")
@@ -135,6 +145,33 @@ FULL: Ladder = (
     Rung(quality=35),
     Rung(quality=55, entropy="progressive"),
     Rung(quality=75, entropy="progressive"),
+)
+
+_FINE: Mapping[float, tuple[int, ...]] = {
+    1.0: (5, 8, 10, 15, 20, 25, 35, 45, 55, 65),
+    0.75: (5, 8, 10, 15, 20, 28, 35, 45, 55, 70),
+    0.5: (8, 10, 15, 20, 28, 35, 45, 60, 75),
+    0.375: (10, 15, 22, 30, 45, 60),
+    0.25: (15, 30, 60),
+}
+
+
+def _smallest(quality: int, scale: float) -> Rung:
+    """Return the 4:2:0 rung of these pixels in the entropy coding that is smaller there.
+
+    A progressive file carries several scans' headers, which only pay in a large file.
+    """
+    large = quality >= 45 and scale >= 0.5
+    return Rung(quality, scale, entropy="progressive" if large else "optimized")
+
+
+#: What a ladder for one service and scenery is chosen from, by scale and quality, not by size. The
+#: last rung decodes to the reference's pixels, as ``FULL``'s does.
+CANDIDATES: Ladder = (
+    *(_smallest(quality, scale) for scale, qualities in _FINE.items() for quality in qualities),
+    Rung(quality=15, subsampling="4:4:4"),
+    Rung(quality=35, scale=0.75, subsampling="4:4:4"),
+    FULL[-1],
 )
 
 LADDERS: Mapping[str, Ladder] = {"paper": PAPER, "full": FULL}

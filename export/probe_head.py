@@ -109,9 +109,8 @@ class ProbeHead(nn.Module):
         survival = torch.gather(p_before, 1, where_after[:, :_TOP]).sum(dim=1)
         common = where_after[:, :_TOP].unsqueeze(2) == where_before[:, :_TOP].unsqueeze(1)
         moved = (after - before) / self.spread
-        # A clamp: exporters take the sum with something tiny for no sum at all.
-        lengths = (_length(after) * _length(before)).clamp(min=1e-6)
-        angle = (after * before).sum(dim=1) / lengths
+        # 1 - cosine; as a difference of nearly equal numbers it would be all rounding.
+        turned = 0.5 * ((_unit(after) - _unit(before)) ** 2).sum(dim=1)
         same = (where_after[:, 0] == where_before[:, 0]).to(kept.dtype)
         divergence = (p_before * (said - says)).sum(dim=1).clamp(min=0.0)
         columns = (
@@ -125,7 +124,7 @@ class ProbeHead(nn.Module):
             torch.log((1.0 - survival).clamp(min=0.0) + 1e-3),
             common.to(kept.dtype).sum(dim=(1, 2)) / _TOP,
             0.5 * torch.log((moved * moved).mean(dim=1) + 1e-6),
-            torch.log((1.0 - angle).clamp(min=0.0) + 1e-5),
+            torch.log(turned + 1e-5),
             best_before[:, 0],
             best_before[:, 0] - best_before[:, 1],
             best_before[:, 0] - best_before[:, count - 1],
@@ -155,8 +154,9 @@ def _competitor(best: Tensor, kept: Tensor, place: int) -> Tensor:
     return torch.where(kept >= ahead, best[:, place], ahead)
 
 
-def _length(features: Tensor) -> Tensor:
-    return torch.sqrt((features * features).sum(dim=1))
+def _unit(features: Tensor) -> Tensor:
+    # A clamp: exporters take a sum with something tiny for no sum at all.
+    return features / torch.sqrt((features * features).sum(dim=1, keepdim=True)).clamp(min=1e-6)
 
 
 def _places(ladder: Ladder, sizes: Tensor) -> Tensor:  # (K, 6)

@@ -17,7 +17,7 @@ from PIL import Image
 from edge_sdk.backends import open_backend
 from edge_sdk.backends.base import Backend, Label
 from edge_sdk.codec import encode
-from edge_sdk.ladder import REFERENCE, Ladder
+from edge_sdk.ladder import CANDIDATES, REFERENCE, Ladder
 from export.network import Prefix
 from model_store.errors import EnvironmentMissing, UsageError
 from training.cloud.local import register_local
@@ -29,6 +29,8 @@ from training.labels.ledger import Ledger, picture_key
 from training.labels.table import AnswerTable, Rejected
 from training.learn.features import Features, extract, extract_looks
 from training.learn.fit import Labelled
+from training.learn.prior import means
+from training.learn.prune import prune
 from training.photos import View
 from training.progress import Stages
 
@@ -39,6 +41,9 @@ WORKERS = 2 * (os.cpu_count() or 1)
 
 #: Pictures left out that are named, of those of one stage.
 NAMED = 10
+
+#: Views that tell which rungs are worth having; their references are asked about anyway.
+LADDER_VIEWS = 60
 
 _DAY_S = 24 * 3600.0
 
@@ -206,8 +211,29 @@ class Job:
         self, prefix: Prefix, views: Sequence[View], ladder: Ladder, part: str, calls: int
     ) -> Labelled:
         """Ask about each view's reference and ``calls`` of its rungs; look at all rungs."""
+        answers = self._sampled(views, ladder, f"asking about {part}", calls)
+        kept = [views[position] for position in answers.positions]
+        return Labelled(
+            self.features(prefix, kept, f"features of {part}"),
+            answers.table(),
+            self.looks(prefix, kept, ladder, f"encodings of {part}"),
+            answers,
+        )
+
+    def learned_ladder(self, views: Sequence[View], calls: int) -> Ladder:
+        """Ask about ``calls`` candidates of some of the views, and keep the rungs worth having.
+
+        The metric is ``any_hit``.
+        """
+        some = views[:: -(-len(views) // LADDER_VIEWS)]
+        table = self._sampled(some, CANDIDATES, "asking about candidate rungs", calls).table()
+        ladder = prune(table.agreement["any_hit"], table.size_ratio, CANDIDATES, means(CANDIDATES))
+        self.stages.say(f"kept {len(ladder)} rungs: {', '.join(rung.name for rung in ladder)}")
+        return ladder
+
+    def _sampled(self, views: Sequence[View], ladder: Ladder, title: str, calls: int) -> Answers:
         before = self.labeller.bought, self.labeller.cost_usd
-        with self.stages.stage(f"asking about {part}", len(views) * (2 if calls else 1)) as step:
+        with self.stages.stage(title, len(views) * (2 if calls else 1)) as step:
 
             def told(count: int) -> None:
                 step(count, self._spent(*before))
@@ -225,13 +251,7 @@ class Job:
             if calls:
                 answers.sample(calls, np.random.default_rng(self._seed), progress=told)
         self._name(answers.rejected)
-        kept = [views[position] for position in answers.positions]
-        return Labelled(
-            self.features(prefix, kept, f"features of {part}"),
-            answers.table(),
-            self.looks(prefix, kept, ladder, f"encodings of {part}"),
-            answers,
-        )
+        return answers
 
 
 def accepted(views: Sequence[View], table: AnswerTable) -> list[View]:

@@ -15,7 +15,7 @@ import importlib.metadata
 from collections.abc import Callable
 
 from edge_sdk.backends.base import Backend
-from edge_sdk.backends.spec import Spec, parse_spec
+from edge_sdk.backends.spec import TRANSPORTS, Spec, parse_spec
 from model_store.errors import UsageError
 
 __all__ = ["Backend", "Factory", "Spec", "known_schemes", "open_backend", "parse_spec", "register"]
@@ -72,6 +72,8 @@ def _factory(scheme: str) -> Factory:
     known = known_schemes()
     close = difflib.get_close_matches(scheme, [*known, *_ELSEWHERE], n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
+    if scheme in TRANSPORTS:
+        hint = f" Write the dialect, too: facepp+{scheme}://HOST:PORT."
     raise UsageError(
         f"Nobody knows the backend scheme {scheme!r}; known: {', '.join(known)}.{hint}"
     )

@@ -11,7 +11,6 @@ Microsoft retires the service in September 2028.
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,13 +19,13 @@ from typing import Any, TypeVar
 from edge_sdk.backends.baidu import VERSION_HEADER
 from edge_sdk.backends.base import Box, Capabilities, Label, Recognition
 from edge_sdk.backends.http import HttpClient, Reply
-from edge_sdk.backends.keys import Keys, address, from_environment, keys_for
+from edge_sdk.backends.keys import Keys, address, for_header, from_environment, keys_for
 from edge_sdk.backends.limits import check_limits
 from edge_sdk.backends.parsing import best_first, box, dialect, score, text
 from edge_sdk.backends.prices import price
 from edge_sdk.backends.refusals import kind_of_status
 from edge_sdk.backends.spec import Spec, is_loopback
-from edge_sdk.errors import BackendAuth, BackendQuota, BackendRejected, BackendTooLarge
+from edge_sdk.errors import BackendQuota, BackendRejected, BackendTooLarge
 from model_store.errors import BackendError, UsageError
 
 __all__ = [
@@ -183,12 +182,7 @@ class AzureBackend:
 
     def _key(self) -> str:
         (key,) = self._keys()
-        if not re.fullmatch(r"[!-~]+", key):
-            raise BackendAuth(
-                f"The key for {self.name} is empty or has a sign that no HTTP header can carry; "
-                "set it again."
-            )
-        return key
+        return for_header(key, self.name)
 
     def _labels(self, answer: dict[str, Any]) -> tuple[Label, ...]:
         labels = []

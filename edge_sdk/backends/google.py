@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,7 +22,7 @@ from typing import Any
 from edge_sdk.backends.baidu import VERSION_HEADER
 from edge_sdk.backends.base import Box, Capabilities, Label, Recognition
 from edge_sdk.backends.http import HttpClient, Reply
-from edge_sdk.backends.keys import Keys, address, from_environment, keys_for
+from edge_sdk.backends.keys import Keys, address, for_header, from_environment, keys_for
 from edge_sdk.backends.limits import check_limits
 from edge_sdk.backends.parsing import best_first, box, dialect, score, text
 from edge_sdk.backends.prices import price
@@ -243,12 +242,7 @@ class GoogleBackend:
 
     def _credential(self) -> dict[str, str]:
         """Return the header that tells who asks; the API key is not for the URL."""
-        secret = self._token() if self._token else self._keys()[0]
-        if not re.fullmatch(r"[!-~]+", secret):
-            raise BackendAuth(
-                f"The key or token for {self.name} is empty or has a sign that no HTTP header can "
-                "carry; set it again."
-            )
+        secret = for_header(self._token() if self._token else self._keys()[0], self.name)
         return {"Authorization": f"Bearer {secret}"} if self._token else {"X-Goog-Api-Key": secret}
 
     def _labels(self, answer: dict[str, Any], size: tuple[int, int]) -> tuple[Label, ...]:

@@ -119,6 +119,8 @@ class Guard:
                 value = attempt(deadline)
             except BackendError as error:
                 self._count(error)
+                if not error.transient:
+                    raise
                 retry = self._again(retry, error, deadline)
                 cost = RetryQuota.COST
             else:
@@ -139,13 +141,12 @@ class Guard:
             self._pace.halve()
 
     def _again(self, retry: _FullJitter, error: BackendError, deadline: float) -> _FullJitter:
-        """Pause and return what is left to try, or raise ``error``."""
+        """Pause and return what is left to try, or raise what ``error`` is in the end."""
         made = len(retry.history) + 1
-        if not error.transient:
-            raise error
         if not retry.total:
             raise _tried(error, made) from None
-        following = retry.increment("POST", None, error=error)
+        # Without the error, which knows the frame that knows the history: a ring.
+        following = retry.increment()
         pause = following.get_backoff_time()
         if error.retry_after_s is not None:
             pause = min(error.retry_after_s, self.policy.retry_after_cap_s)

@@ -11,8 +11,10 @@ import json
 import logging
 import random
 import re
+import ssl
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -197,20 +199,27 @@ class HttpClient:
             session.close()
 
     def _attempt(self, request: requests.Request, deadline: float) -> Reply:
-        session, policy = self._session(), self._guard.policy
+        policy = self._guard.policy
         left = max(deadline - self._clock(), 0.001)
         limits = (min(policy.connect_s, left), min(policy.read_s, left))
         try:
-            ready = session.prepare_request(request)
-            # A redirect would carry the body and the token to a place that nobody named.
-            settings = session.merge_environment_settings(ready.url, {}, True, None, None)
-            with session.send(ready, timeout=limits, allow_redirects=False, **settings) as answer:
-                body = self._read(answer, deadline)
-                return Reply(self.host, answer.status_code, answer.headers, body)
+            return self._exchange(request, limits, deadline)
         except (requests.RequestException, HTTPError, OSError) as error:
             reason = _reason(error, limits)
+            _let_go(error)
         # Not chained: the texts of requests and urllib3 hold the URL, hence the token.
         raise BackendUnavailable(f"{self.host} {reason}. Check the network and the service.")
+
+    def _exchange(
+        self, request: requests.Request, limits: tuple[float, float], deadline: float
+    ) -> Reply:
+        session = self._session()
+        ready = session.prepare_request(request)
+        settings = session.merge_environment_settings(ready.url, {}, True, None, None)
+        # A redirect would carry the body and the token to a place that nobody named.
+        with session.send(ready, timeout=limits, allow_redirects=False, **settings) as answer:
+            body = self._read(answer, deadline)
+            return Reply(self.host, answer.status_code, answer.headers, body)
 
     def _read(self, answer: requests.Response, deadline: float) -> bytes:
         """Read the body piece by piece, because a trickle never trips a time-out on silence."""
@@ -221,7 +230,8 @@ class HttpClient:
                 raise BackendProtocol(
                     f"{self.host} answered more than {MAX_ANSWER} bytes; labels need far fewer."
                 )
-            if self._clock() > deadline:
+            # Not of a complete answer, however late: it is paid for.
+            if self._clock() > deadline and answer.raw.length_remaining != 0:
                 raise TimeoutError
         return bytes(body)
 
@@ -243,7 +253,9 @@ class HttpClient:
 def _reason(error: Exception, limits: tuple[float, float]) -> str:
     """Return what went wrong, without the texts of other libraries."""
     if isinstance(error, requests.exceptions.SSLError):
-        return "has no TLS certificate that this device trusts"
+        if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
+            return "has no TLS certificate that this device trusts"
+        return "does not speak TLS; a local cloud is written SCHEME+http://HOST:PORT"
     if isinstance(error, requests.exceptions.ProxyError):
         return "cannot be reached through the proxy that the environment names"
     if isinstance(error, requests.ConnectTimeout):
@@ -253,11 +265,22 @@ def _reason(error: Exception, limits: tuple[float, float]) -> str:
     for cause in _causes(error):
         if isinstance(cause, OSError) and cause.errno is not None and cause.strerror:
             return f"cannot be reached ({cause.strerror.lower()})"
+    if type(error) is OSError:  # requests' own word, before it connects
+        return "is not asked: REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names certificates not there"
     if isinstance(
         error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError | HTTPError
     ):
         return "closed the connection before its answer was complete"
     return f"cannot be asked ({type(error).__name__})"
+
+
+def _let_go(error: BaseException) -> None:
+    """Empty the frames that the error came through; the connection stays open while one knows it.
+
+    Some of urllib3's know the error, too: a ring, which only a collection would end.
+    """
+    for cause in _causes(error):
+        traceback.clear_frames(cause.__traceback__)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

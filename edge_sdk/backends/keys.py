@@ -7,13 +7,14 @@ key travels encrypted or not at all.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 
 from edge_sdk.backends.spec import Spec, is_loopback
 from edge_sdk.errors import BackendAuth
 from model_store.errors import UsageError
 
-__all__ = ["PLACEHOLDER", "Keys", "address", "from_environment", "keys_for"]
+__all__ = ["PLACEHOLDER", "Keys", "address", "for_header", "from_environment", "keys_for"]
 
 #: () -> the keys, in the order that a service's module documents.
 Keys = Callable[[], tuple[str, ...]]
@@ -42,6 +43,22 @@ def keys_for(host: str, service: str, *names: str) -> Keys:
     if is_loopback(host) and not os.environ.get(names[0]):
         return lambda: (PLACEHOLDER,) * len(names)
     return from_environment(service, *names)
+
+
+def for_header(key: str, service: str) -> str:
+    """Return a key that travels in an HTTP header, as it is.
+
+    A line break at its end, which copying leaves behind, would end the header and begin another.
+
+    Raises:
+        BackendAuth: it is empty, or no header can carry it; the key is not repeated.
+    """
+    if not re.fullmatch(r"[!-~]+", key):
+        raise BackendAuth(
+            f"The key or token for {service} is empty or has a sign that no HTTP header can carry; "
+            "set it again."
+        )
+    return key
 
 
 def address(spec: Spec, host: str, *, keys: bool = True) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 from edge_sdk.backends.baidu import VERSION_HEADER
 from edge_sdk.backends.base import Box, Capabilities, Label, Recognition
 from edge_sdk.backends.http import HttpClient, Reply
-from edge_sdk.backends.keys import Keys, address
+from edge_sdk.backends.keys import Keys, address, for_header
 from edge_sdk.backends.limits import check_limits
 from edge_sdk.backends.parsing import best_first, box, dialect, score, text
 from edge_sdk.backends.prices import price
@@ -177,7 +177,7 @@ class TorchServeBackend:
             raise UsageError(
                 f"{self.name} would get its token unencrypted; use https, or no token at all."
             )
-        return keys
+        return tuple(for_header(token, self.name) for token in keys)
 
     def _labels(self, reply: Reply) -> tuple[Label, ...]:
         with dialect(self.name, FORMS):

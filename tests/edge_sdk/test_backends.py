@@ -129,6 +129,11 @@ def test_an_unknown_scheme_is_named_with_the_known_ones_and_a_suggestion(registr
         open_backend("baidoo://host")
 
 
+def test_a_bare_address_is_asked_for_its_dialect() -> None:
+    with pytest.raises(UsageError, match=r"scheme 'http'.*facepp\+http://HOST:PORT"):
+        open_backend("http://127.0.0.1:8000")
+
+
 def test_an_installed_package_may_provide_a_scheme(
     registry: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,8 +43,8 @@ def exif_of(orientation: int) -> Image.Exif:
     return exif
 
 
-def decoded(jpeg: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(jpeg))
+def decoded(jpeg: bytes) -> JpegImagePlugin.JpegImageFile:
+    image = JpegImagePlugin.JpegImageFile(io.BytesIO(jpeg))
     image.load()
     return image
 

@@ -258,17 +258,6 @@ def test_an_answer_of_another_form_is_a_protocol_error(
         backend.recognize(jpeg())
 
 
-def test_a_redirect_is_not_followed_because_the_form_holds_the_keys(
-    httpserver: HTTPServer, service: Service, backend: FaceppBackend
-) -> None:
-    elsewhere = httpserver.url_for("/elsewhere")
-    service.answers = [Response("", 307, headers={"Location": elsewhere})]
-
-    with pytest.raises(BackendProtocol, match="HTTP 307"):
-        backend.recognize(jpeg())
-    assert [request.path for request, _ in httpserver.log] == [RECOGNIZE_PATH]
-
-
 @pytest.mark.parametrize(
     ("data", "kind"),
     [

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -80,6 +82,28 @@ def test_the_last_error_says_how_often_was_tried_and_keeps_the_services_code() -
     with pytest.raises(BackendUnavailable, match=r"down \(3 attempts were made\.\)") as caught:
         world.guard().call(world.attempt)
     assert (caught.value.code, caught.value.said) == ("282000", "internal")
+
+
+@pytest.mark.parametrize("kind", [BackendUnavailable, BackendRejected])
+def test_an_error_is_gone_with_its_last_user(kind: type[BackendError]) -> None:
+    """In a ring with the call's frames it would keep a connection open until it is collected."""
+    kept: list[weakref.ref[BaseException]] = []
+
+    def fail(_deadline: float) -> None:
+        error = kind("no")
+        kept.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    gc.disable()
+    try:
+        with contextlib.suppress(kind):
+            World().guard(backoff_s=0.0).call(fail)
+        assert [one() for one in kept] == [None] * len(kept)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("error", [BackendAuth("no"), BackendRejected("no"), BackendQuota("no")])

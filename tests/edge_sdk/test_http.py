@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import threading
@@ -262,6 +263,13 @@ def test_a_refused_connection_names_the_host_and_the_reason(client: Open) -> Non
     assert "3 attempts were made" in str(caught.value)
 
 
+def test_a_server_without_tls_is_told_from_one_that_is_not_trusted(
+    httpserver: HTTPServer, client: Open
+) -> None:
+    with pytest.raises(BackendUnavailable, match=r"does not speak TLS; .*SCHEME\+http"):
+        client(f"https://127.0.0.1:{httpserver.port}", attempts=1).post("/x", accepted)
+
+
 def test_a_silent_service_runs_into_the_read_limit(httpserver: HTTPServer, client: Open) -> None:
     done = threading.Event()
 
@@ -293,6 +301,18 @@ def test_a_trickle_of_bytes_runs_into_the_deadline(
     with pytest.raises(BackendUnavailable, match="did not send its whole answer in time"):
         client(httpserver.url_for("")).post("/x", accepted)
     stop.set()
+
+
+def test_a_whole_answer_is_kept_although_it_comes_late(
+    httpserver: HTTPServer, client: Open, time: Time
+) -> None:
+    def late(_request: Request) -> Response:
+        time.now += 1000.0
+        return Response(b"{}")
+
+    httpserver.expect_request("/x").respond_with_handler(late)
+
+    assert client(httpserver.url_for("")).post("/x", accepted).body == b"{}"
 
 
 def test_an_endless_answer_is_cut(httpserver: HTTPServer, client: Open) -> None:
@@ -332,6 +352,36 @@ def test_connections_are_kept_per_thread(client: Open) -> None:
         server.join(timeout=10)
 
     assert connections == [3, 3]
+
+
+def test_closing_closes_every_connection_also_after_failures(client: Open) -> None:
+    ends: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            connection.close()  # without an answer
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(10)
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                ends.append(connection.recv(1))
+
+        server = threading.Thread(target=serve)
+        server.start()
+        made = client(f"http://127.0.0.1:{listener.getsockname()[1]}", attempts=1)
+        gc.disable()  # what only a collection closes stays open long
+        try:
+            with pytest.raises(BackendUnavailable):
+                made.post("/x", accepted)
+            made.post("/x", accepted)
+            made.close()
+            server.join(timeout=20)
+        finally:
+            gc.enable()
+
+    assert ends == [b""]
 
 
 def test_a_closed_client_says_so(client: Open) -> None:

@@ -113,7 +113,7 @@ def test_a_ladder_survives_the_way_through_json(rungs: list[Rung]) -> None:
 
 
 def test_rungs_without_tables_are_written_as_before_there_were_any() -> None:
-    old = {"quality": 15, "scale": 0.5, "subsampling": "4:2:0", "entropy": "plain"}
+    old: dict[str, Any] = {"quality": 15, "scale": 0.5, "subsampling": "4:2:0", "entropy": "plain"}
     assert ladder_from_dicts([old]) == (Rung(15, 0.5, entropy="plain"),)
     assert Rung(**old).as_dict() == old
     assert Rung(**old).pixels == (15, 0.5, "4:2:0")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import io
 import json
 import logging
 import re
 import socket
-import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -389,58 +387,6 @@ def test_silence_is_unavailable(opened: Open) -> None:
             HttpPolicy(read_s=0.05, attempts=1),
             endpoint_url=f"http://127.0.0.1:{listening.getsockname()[1]}",
         ).recognize(jpeg())
-
-
-@pytest.fixture
-def tls_without_trust(tmp_path: Path) -> Iterator[str]:
-    """The address of a server whose certificate is its own word."""
-    x509 = pytest.importorskip("cryptography.x509", reason="makes the certificate")
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    file = tmp_path / "server.pem"
-    file.write_bytes(
-        certificate.public_bytes(pem)
-        + key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file)
-    with HTTPServer(ssl_context=context) as server:
-        server.expect_request("/").respond_with_json(FOUND)
-        yield server.url_for("").rstrip("/")
-        assert not server.log
-
-
-def test_a_certificate_that_nobody_signed_is_not_trusted(
-    opened: Open, monkeypatch: pytest.MonkeyPatch, tls_without_trust: str
-) -> None:
-    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
-        monkeypatch.setenv(name, "")  # empty is not off
-
-    with pytest.raises(BackendUnavailable, match="no TLS certificate that this device trusts"):
-        opened(HttpPolicy(attempts=1), endpoint_url=tls_without_trust).recognize(jpeg())
-
-
-def test_a_redirect_is_not_followed(httpserver: HTTPServer, service: Service, opened: Open) -> None:
-    service.answers = [Response("", 307, headers={"Location": httpserver.url_for("/elsewhere")})]
-
-    with pytest.raises(BackendProtocol, match="HTTP 307"):
-        opened().recognize(jpeg())
-    assert [request.path for request, _ in httpserver.log] == ["/"]
 
 
 def test_a_proxy_is_not_the_way_to_this_very_machine(

@@ -315,17 +315,6 @@ def test_a_full_queue_that_empties_is_waited_for(service: Service, opened: Open)
     assert service.pauses == [0.5, 1.0]
 
 
-def test_a_redirect_does_not_carry_the_token(
-    httpserver: HTTPServer, service: Service, opened: Open
-) -> None:
-    elsewhere = httpserver.url_for("/elsewhere")
-    service.answers = [Response("", 307, headers={"Location": elsewhere})]
-
-    with pytest.raises(BackendProtocol, match="HTTP 307"):
-        opened(token=SECRET).recognize(jpeg())
-    assert [request.path for request, _ in httpserver.log] == ["/predictions/resnet-18"]
-
-
 @pytest.mark.parametrize(
     ("data", "kind"),
     [

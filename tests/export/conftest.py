@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from edge_sdk.policy import OperatingPoint
 from export.fuse import export_prefix
 from export.network import FactoredHead, Network
 from export.parity import scores_of
+from export.probe_head import ProbeHead
 from export.run import TrainingRun
 
 FACTS: dict[str, Any] = {
@@ -94,4 +96,21 @@ def run_of_training(tiny_prefix: TinyPrefix, tiny_onnx: bytes) -> TrainingRun:
         inputs=inputs,
         expected=scores_of(Network(tiny_prefix, head), inputs),
         facts=FACTS,
+    )
+
+
+@pytest.fixture(scope="session")
+def probing_run(run_of_training: TrainingRun) -> TrainingRun:
+    """The same with a probe head, and a point without looks for devices that cannot afford them."""
+    torch.manual_seed(2)
+    classifier, sizes = (torch.randn(6, 8), torch.randn(6)), torch.linspace(-2.0, 0.3, len(PAPER))
+    head = ProbeHead(classifier, torch.rand(8) + 0.1, PAPER, sizes)
+    with torch.no_grad():
+        head.weight.normal_(std=0.2)
+        head.bias.fill_(0.3)
+    return replace(
+        run_of_training,
+        operating_point=replace(run_of_training.operating_point, max_probes=3),
+        points=(OperatingPoint(trade_off=7.0, target=0.9, note="Not certified."),),
+        probe=head.eval(),
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from edge_sdk.engine import Scores
@@ -15,9 +17,12 @@ from edge_sdk.ladder import PAPER
 from edge_sdk.policy import OperatingPoint
 from edge_sdk.probe import Q_GAP
 from export.network import Network
-from export.parity import MIN_SAME, check_parity, scores_of
+from export.parity import MIN_SAME, PROBE_GAP, check_parity, check_probe, scores_of
+from export.probe_head import ProbeHead
 from export.run import TrainingRun
 from model_store.errors import GateFailed
+
+Answer = NDArray[np.float32]
 
 COUNT = 400
 PLAIN = OperatingPoint(trade_off=None)
@@ -135,6 +140,60 @@ def test_the_gap_is_stated_per_unit_of_the_trade_off(
     else:
         with pytest.raises(GateFailed, match=r"largest loss is 0\.03"):
             check_parity(expected, engine, images(), point)
+
+
+# --- the probe's gate -------------------------------------------------------------------------
+
+
+class Looking:
+    """A probe that answers as its head does, and then something is done to the answer."""
+
+    def __init__(self, head: ProbeHead, change: Callable[[Answer], Answer]) -> None:
+        self.head, self.change = head, change
+        self.rungs: list[int] = []
+
+    def run(self, original: Answer, candidate: Answer, rung: int, size_ratio: float) -> Answer:
+        self.rungs.append(rung)
+        pair = (torch.from_numpy(np.array(one[None])) for one in (original, candidate))
+        with torch.inference_mode():
+            told = self.head(*pair, torch.tensor([rung]), torch.tensor([size_ratio]))
+        return self.change(told.numpy()[0])
+
+
+def test_a_probe_that_answers_as_its_head_passes_at_every_rung(probing_run: TrainingRun) -> None:
+    assert probing_run.probe is not None
+    probe = Looking(probing_run.probe, lambda told: told + 0.5 * np.float32(PROBE_GAP))
+    check_probe(probing_run.probe, probe, probing_run.expected.features)
+    assert set(probe.rungs) == set(range(len(PAPER)))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda told: told - 2 * np.float32(PROBE_GAP), r"0\.002 \(allowed 0\.001\)"),
+        (lambda told: told * np.float32(np.nan), "inf"),
+        (lambda told: np.where(np.arange(10) == 3, np.inf, told), "inf"),
+    ],
+)
+def test_a_probe_that_answers_otherwise_fails(
+    change: Callable[[Answer], Answer], said: str, probing_run: TrainingRun
+) -> None:
+    assert probing_run.probe is not None
+    with pytest.raises(GateFailed, match=rf"by up to {said}.*Nothing was published"):
+        check_probe(
+            probing_run.probe, Looking(probing_run.probe, change), probing_run.expected.features
+        )
+
+
+def test_one_picture_that_differs_is_enough(probing_run: TrainingRun) -> None:
+    assert probing_run.probe is not None
+    probe = Looking(probing_run.probe, lambda told: told)
+    probe.change = lambda told: told + np.float32(len(probe.rungs) == 40) * np.float32(0.01)
+    with pytest.raises(GateFailed):
+        check_probe(probing_run.probe, probe, probing_run.expected.features)
+
+
+# --- what is compared -------------------------------------------------------------------------
 
 
 def test_the_report_travels_as_json(trained: Scores) -> None:

@@ -101,7 +101,8 @@ def test_the_statistics_are_what_their_names_say(head: ProbeHead) -> None:
         top_before, top_after = (set(np.argsort(-one)[:5].tolist()) for one in (said, says))
         survival = np.exp(said)[list(top_after)].sum()
         moved = (after - before) / head.spread.numpy()
-        cosine = after @ before / np.linalg.norm(after) / np.linalg.norm(before)
+        lengths = np.linalg.norm(after.astype(float)) * np.linalg.norm(before.astype(float))
+        cosine = after.astype(float) @ before.astype(float) / lengths
         expected = {
             "log_p": says[best],
             "margin_1": says[best] - others[0],
@@ -122,9 +123,7 @@ def test_the_statistics_are_what_their_names_say(head: ProbeHead) -> None:
         }
         assert expected.keys() == got.keys()
         for name, value in expected.items():
-            # 1 - cosine is all rounding where the looks are nearly parallel.
-            near = 0.05 if name == "log_angle" else 2e-3
-            assert got[name][row] == pytest.approx(value, abs=near), name
+            assert got[name][row] == pytest.approx(value, abs=2e-3), name
 
 
 def test_an_encoding_that_changes_nothing_measures_nothing(head: ProbeHead) -> None:
@@ -206,6 +205,7 @@ def test_a_head_comes_back_from_its_parameters(head: ProbeHead) -> None:
     rung=st.integers(0, len(LADDER) - 1),
     size_ratio=st.floats(0.015625, 3.0, width=32),
     strength=st.sampled_from([0.01, 1.0, 30.0]),
+    damage=st.sampled_from([0.0, 1e-4, 1e-2, 1.0]),
 )
 @settings(max_examples=150)
 def test_the_graph_answers_what_the_head_does(
@@ -215,8 +215,10 @@ def test_the_graph_answers_what_the_head_does(
     rung: int,
     size_ratio: float,
     strength: float,
+    damage: float,
 ) -> None:
-    original, candidate = (strength * one[0] for one in pairs(1, seed))
+    original, other = (strength * one[0] for one in pairs(1, seed))
+    candidate = original + np.float32(damage) * (other - original)
     told = probe.run(original, candidate, rung, size_ratio)
     assert told.shape == (len(LADDER),)
     np.testing.assert_allclose(told, asked(head, original, candidate, rung, size_ratio), atol=5e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,21 @@ import torch
 from PIL import Image
 
 from edge_sdk.agent import load_agent
+from edge_sdk.backends.base import Capabilities
+from edge_sdk.codec import Picture
 from edge_sdk.errors import EngineError
 from edge_sdk.ladder import FULL, PAPER
+from edge_sdk.parcel import Packer
 from edge_sdk.policy import OperatingPoint, choose
 from edge_sdk.preprocess import SPEC, spec_sha256
 from export.network import DQNHead, FactoredHead, Network
 from export.parity import scores_of
 from export.publish import publish_run
 from export.run import TrainingRun, state_to_bytes
-from model_store import AgentNotFound, Store
+from model_store import AgentNotFound, Store, StoredAgent
 from model_store.errors import GateFailed, UsageError
+
+CAPABILITIES = Capabilities(max_bytes=2**22, min_side=1, max_side=4096)
 
 
 @pytest.fixture
@@ -67,6 +73,48 @@ def test_the_manifest_says_what_was_published(run_of_training: TrainingRun, stor
     stored = store.load(manifest.id)
     assert stored.file("head") == state_to_bytes(run_of_training.head)
     onnx.checker.check_model(onnx.load_model_from_string(stored.file("engine")))
+
+
+@pytest.fixture(scope="module")
+def probing(probing_run: TrainingRun, tmp_path_factory: pytest.TempPathFactory) -> StoredAgent:
+    """A probing agent in a store; exported once."""
+    store = Store(tmp_path_factory.mktemp("store"), clock=lambda: 2e9)
+    return store.load(publish_run(probing_run, store)[0].id)
+
+
+def test_a_probing_agent_is_published_with_its_probe_and_both_points(
+    probing_run: TrainingRun, probing: StoredAgent
+) -> None:
+    assert {entry.role: entry.path for entry in probing.manifest.files} == {
+        "engine": "engine.onnx",
+        "head": "head.safetensors",
+        "probe": "probe.onnx",
+        "probe-head": "probe.safetensors",
+    }
+    assert probing_run.probe is not None
+    assert probing.file("probe-head") == state_to_bytes(probing_run.probe)
+    agent = load_agent(probing)
+    assert agent.operating_point == probing_run.operating_point
+    assert load_agent(probing, max_probes=0).operating_point == probing_run.points[0]
+    picture = Image.fromarray(probing_run.inputs[0]).resize((64, 48))
+    decision = agent.decide(picture, Packer(Picture(picture), CAPABILITIES).candidate)
+    assert 0 < len(decision.probed) <= 3
+
+
+def test_a_probe_head_that_was_changed_after_its_export_is_not_published(
+    probing_run: TrainingRun,
+    probing: StoredAgent,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    changed = copy.deepcopy(probing_run.probe)
+    assert changed is not None
+    with torch.no_grad():
+        changed.bias.add_(0.1)
+    monkeypatch.setattr("export.publish.export_probe", lambda *_: probing.file("probe"))
+    with pytest.raises(GateFailed, match=r"probe graph's agreement differs.*Nothing was published"):
+        publish_run(replace(probing_run, probe=changed), store, aliases=["current"])
+    assert store.ids() == ()
 
 
 def test_publishing_the_same_run_again_is_the_same_agent(

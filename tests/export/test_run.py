@@ -50,6 +50,56 @@ def test_a_dqn_run_has_no_agreement(run_of_training: TrainingRun, tmp_path: Path
     assert loaded.expected.agreement is None
 
 
+def test_a_probe_and_further_points_come_back_too(probing_run: TrainingRun, tmp_path: Path) -> None:
+    probing_run.save(tmp_path)
+    loaded = TrainingRun.load(tmp_path)
+    assert loaded.operating_point == probing_run.operating_point
+    assert loaded.points == probing_run.points
+    assert loaded.probe is not None
+    assert probing_run.probe is not None
+    assert not loaded.probe.training
+    assert state_to_bytes(loaded.probe) == state_to_bytes(probing_run.probe)
+
+
+def test_a_run_saved_over_a_probing_one_has_no_probe(
+    run_of_training: TrainingRun, probing_run: TrainingRun, tmp_path: Path
+) -> None:
+    probing_run.save(tmp_path)
+    run_of_training.save(tmp_path)
+    loaded = TrainingRun.load(tmp_path)
+    assert (loaded.probe, loaded.points) == (None, ())
+
+
+def test_a_run_of_before_probes_has_none(folder: Path) -> None:
+    document = json.loads((folder / "run.json").read_text())
+    del document["probe"], document["points"]
+    (folder / "run.json").write_text(json.dumps(document))
+    loaded = TrainingRun.load(folder)
+    assert (loaded.probe, loaded.points) == (None, ())
+
+
+@pytest.mark.parametrize("content", [None, b"", save({}), save({"spread": torch.ones(8)})])
+def test_a_run_whose_probe_is_gone_or_damaged_is_refused(
+    content: bytes | None, probing_run: TrainingRun, tmp_path: Path
+) -> None:
+    probing_run.save(tmp_path)
+    path = tmp_path / "probe.safetensors"
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"no complete training run") as caught:
+        TrainingRun.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_probe_for_another_ladder_is_refused(probing_run: TrainingRun, tmp_path: Path) -> None:
+    assert probing_run.probe is not None
+    probing_run.save(tmp_path)
+    state = probing_run.probe.state_dict()
+    state["place"] = state["place"][:9]
+    (tmp_path / "probe.safetensors").write_bytes(save(state))
+    with pytest.raises(UsageError, match=r"no complete training run.*place"):
+        TrainingRun.load(tmp_path)
+
+
 def test_a_run_is_four_files_and_the_last_one_makes_it_whole(
     folder: Path, run_of_training: TrainingRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from edge_sdk.engine import Scores
 from edge_sdk.policy import OperatingPoint, choose
 from model_store.errors import UsageError
 from training.learn.calibrate import (
+    agreement_needed,
     calibrate,
     design_effect,
     exact_tail,
@@ -94,6 +95,20 @@ def test_faultless_pictures_that_are_needed(target: float, delta: float, needed:
     assert needed == math.ceil(math.log(delta) / math.log(target))
 
 
+@given(n=st.integers(1, 400), target=st.floats(0.5, 0.99), delta=st.floats(0.01, 0.3))
+@settings(max_examples=60)
+def test_the_agreement_needed_is_the_least_that_is_enough(
+    n: int, target: float, delta: float
+) -> None:
+    errors = round((1.0 - agreement_needed(n, target, delta)) * n)
+    assert errors == 0 or exact_tail(errors, n, target) <= delta
+    assert exact_tail(errors + 1, n, target) > delta
+
+
+def test_of_no_pictures_all_must_agree() -> None:
+    assert agreement_needed(0, 0.9, 0.05) == 1.0
+
+
 # --- certificates -----------------------------------------------------------------------------
 
 
@@ -145,6 +160,26 @@ def test_a_handful_of_pictures_falls_back_to_the_safest_rung(have: int) -> None:
     point = certify(np.ones((have, 4)))
     assert (point.certified, point.trade_off) == (False, SAFEST)
     assert f"at least {59 - have} more" in point.note
+
+
+@pytest.mark.parametrize(("have", "certified"), [(71, False), (72, True)])
+def test_a_test_that_may_spend_half_of_delta_needs_more(have: int, certified: bool) -> None:
+    assert 0.95**72 <= 0.025 < 0.95**71
+    assert certify(np.ones((have, 4)), spend=0.5).certified == certified
+    assert certify(np.ones((have, 4)), spend=0.5).delta == 0.05
+
+
+def test_only_the_steps_that_are_given_are_asked_about_in_their_order() -> None:
+    head, asked = predicted(np.tile([0.5, 0.8, 0.99, 1.0], (100, 1))), []
+
+    def observe(rungs: np.ndarray) -> np.ndarray:
+        asked.append(sorted(set(rungs.tolist())))
+        return (rungs > 0).astype(float)
+
+    steps = (SAFEST, 2.0, 0.01, 0.001)
+    point = calibrate(Static(head), observe, singles(100), target=0.9, steps=steps)
+    assert asked == [[3], [2], [0]]  # the first failure is the last question
+    assert (point.trade_off, point.n_effective) == (2.0, 100.0)
 
 
 def test_views_of_one_photo_ask_for_more() -> None:

@@ -39,6 +39,25 @@ def test_every_fault_comes_in_its_share() -> None:
     assert set(drawn) == {"5xx", "slow", None}
 
 
+def test_the_share_of_a_fault_that_cannot_be_goes_to_the_others() -> None:
+    draws = Draws(1, {"5xx": 0.2, "token": 0.3, "slow": 0.1})
+    drawn = Counter(draws.draw(one, {"token"}).fault for one in PICTURES for _ in range(100))
+
+    assert drawn["5xx"] / 5000 == pytest.approx(0.4, abs=0.03)
+    assert drawn["slow"] / 5000 == pytest.approx(0.2, abs=0.03)
+    assert set(drawn) == {"5xx", "slow", None}
+    assert Draws(1, {"token": 1.0}).draw(PICTURES[0], {"token"}).fault is None
+
+
+def test_a_new_token_has_not_expired() -> None:
+    draws = Draws(1, {"token": 1.0})
+
+    assert [draws.draw(PICTURES[0]).fault for _ in range(3)] == ["token", None, None]
+    mixed = Draws(1, {"token": 0.5, "5xx": 0.5})
+    told = Counter(mixed.draw(PICTURES[0]).fault for _ in range(100))
+    assert told == {"token": 1, "5xx": 99}
+
+
 def test_another_seed_is_another_run() -> None:
     fates = [[Draws(seed, {"5xx": 0.5}).draw(one).fault for one in PICTURES] for seed in (1, 2)]
 

@@ -514,7 +514,6 @@ def failing(fault: str, **more: Any) -> CloudServer:
     [
         ("5xx", 503, "InternalServerException"),
         ("throttle", 503, "ServiceUnavailableException"),
-        ("token", 400, "InvalidKeyException"),
         ("image", 400, "InternalServerException"),
     ],
 )
@@ -527,6 +526,31 @@ def test_a_fault_is_said_in_the_vendors_way_and_not_billed(
         assert (answer.status_code, answer.json()["type"]) == (status, kind)
         assert answer.headers[VERSION_HEADER] == "stub@1"
         assert server.counts() == {"requests": 1, "billed": 0, f"fault:{fault}": 1}
+
+
+def test_a_token_that_expires_too_early_is_replaced() -> None:
+    with (
+        failing("token") as server,
+        contextlib.closing(open_backend(server.spec_of("baidu"))) as backend,
+    ):
+        assert backend.recognize(JPEG).labels
+        counts = server.counts()
+
+    assert counts == {"requests": 4, "billed": 1, "answer": 1, "fault:token": 1, "token": 2}
+
+
+def test_where_there_are_no_tokens_none_expires() -> None:
+    behaviour = Settings(faults={"token": 0.5, "5xx": 0.5})
+    with CloudServer(Stub(), settings=behaviour) as server:
+        assert {post(server).json()["type"] for _ in range(12)} == {"InternalServerException"}
+
+    assert server.counts() == {"requests": 12, "billed": 0, "fault:5xx": 12}
+
+
+def test_a_fault_that_nobody_served_can_have_is_refused() -> None:
+    behaviour = Settings(faults={"token": 1.0})
+    with pytest.raises(UsageError, match="azure, facepp has no tokens that expire"):
+        CloudServer(Stub(), dialects=["azure", "facepp"], settings=behaviour)
 
 
 def test_a_reset_is_a_reset() -> None:

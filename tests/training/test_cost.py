@@ -70,8 +70,8 @@ def test_a_day_has_as_many_images_as_was_said() -> None:
     assert found.net_usd_per_day is not None
     assert found.net_usd_per_day.mean == pytest.approx(0.5)
     assert found.sentence.endswith("A day of 200,000 images saves 0.50 USD.")
-    loses = cost(usd_per_gb=0.1, usd_per_call=0.001, images_per_day=10_000)
-    assert loses.sentence.endswith("A day of 10,000 images loses 0.98 USD.")
+    loses = cost(usd_per_gb=0.1, usd_per_call=0.001, images_per_day=100_000)
+    assert loses.sentence.endswith("A day of 100,000 images loses 9.75 USD.")
 
 
 def test_a_link_turns_bytes_into_milliseconds() -> None:
@@ -98,9 +98,9 @@ def test_nothing_is_computed_without_bytes_prices_or_a_link() -> None:
 @pytest.mark.parametrize(
     ("prices", "message"),
     [
-        ({"usd_per_gb": -0.1}, r"usd_per_gb is -0\.1"),
-        ({"uplink_mbit_s": float("nan")}, "uplink_mbit_s is nan"),
-        ({"uplink_mbit_s": 0.0}, "uplink of 0 Mbit/s sends nothing"),
+        ({"usd_per_gb": -0.1}, r"--price-per-gb is -0\.1; allowed is a number of 0 or more"),
+        ({"uplink_mbit_s": float("nan")}, "--uplink is nan"),
+        ({"uplink_mbit_s": 0.0}, "--uplink is 0"),
         ({"images_per_day": 5.0}, "add --price-per-gb"),
     ],
 )

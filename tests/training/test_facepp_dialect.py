@@ -24,7 +24,7 @@ from edge_sdk.backends import open_backend
 from edge_sdk.backends.base import Box, Label
 from edge_sdk.backends.facepp import RECOGNIZE_PATH, FaceppBackend
 from edge_sdk.backends.http import HttpClient, HttpPolicy
-from edge_sdk.errors import BackendAuth, BackendRejected, BackendThrottled, BackendUnavailable
+from edge_sdk.errors import BackendRejected, BackendThrottled, BackendUnavailable
 from model_store.errors import BackendError
 from training.cloud.dialects.base import Answer, Dialect, Fault, Request, Response, Rules
 from training.cloud.dialects.facepp import MAX_ENTITY, Facepp
@@ -227,7 +227,6 @@ def test_our_client_reads_the_labels_and_the_model() -> None:
         ("throttle", BackendThrottled),
         ("5xx", BackendUnavailable),
         ("reset", BackendUnavailable),
-        ("token", BackendAuth),
         ("image", BackendRejected),
     ],
 )

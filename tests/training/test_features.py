@@ -9,13 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
+from edge_sdk.codec import encode, load
 from edge_sdk.errors import ImageError
+from edge_sdk.ladder import REFERENCE, Rung
 from edge_sdk.preprocess import to_input
 from export.network import CONFIDENCE, Prefix
 from model_store.errors import EnvironmentMissing, UsageError
 from training import assets
 from training.learn import features as module
-from training.learn.features import KEEP, extract, load_prefix
+from training.learn.features import KEEP, extract, extract_looks, load_prefix
 from training.photos import View, views
 
 
@@ -74,6 +76,21 @@ def test_progress_adds_up_to_the_number_of_views(stand_in: Any, photos: list[Vie
 def test_a_view_that_cannot_be_read_is_an_image_error(stand_in: Any, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"gone\.jpg"):
         extract(stand_in, [View(tmp_path / "gone.jpg")], rng=rng())
+
+
+def test_an_encoding_is_looked_at_as_a_device_does(stand_in: Any, photos: list[View]) -> None:
+    ladder = (Rung(10, scale=0.5), Rung(40), REFERENCE)
+    told: list[int] = []
+    looks = extract_looks(stand_in, photos[:4], ladder, progress=told.append)
+    assert (looks.shape, looks.dtype.name, sum(told)) == ((4, 3, 12), "float32", 4)
+    for row, view in enumerate(photos[:4]):
+        for column, rung in enumerate(ladder):
+            candidate = load(encode(view.open(), rung)).image
+            pixels = torch.from_numpy(to_input(candidate, 16).copy())
+            assert looks[row, column] == pytest.approx(stand_in(pixels)[0].numpy(), abs=1e-6)
+    originals = extract(stand_in, photos[:4], rng=rng()).values
+    harm = np.abs(looks - originals[:, None]).mean(axis=(0, 2))
+    assert harm[0] > harm[1] > harm[2] > 0.0
 
 
 # --- where the weights come from --------------------------------------------------------------

@@ -68,6 +68,14 @@ def test_rate_agreement_names_what_it_draws_and_where_its_axis_starts(width: Wid
     assert "oracle" not in found
 
 
+@both_widths
+def test_rate_agreement_draws_the_opponents_that_are_there(width: Width) -> None:
+    names = {"DeepN-JPEG", "DeepN-JPEG, continuous", "perceptual (SSIM)"}
+    assert not names & set(texts(rate_agreement(CURVE, POLICIES, width=width)))
+    more = dict.fromkeys(("deepn_jpeg", "deepn_jpeg_continuous", "perceptual"), CURVE["fixed"])
+    assert names <= set(texts(rate_agreement(CURVE | more, POLICIES, width=width)))
+
+
 def test_rate_agreement_shows_points_beyond_the_reference() -> None:
     wasteful = POLICIES | {"dqn": policy(1.5, 0.99)}
     assert "1.4" in texts(rate_agreement(CURVE, wasteful))

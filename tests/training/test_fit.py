@@ -18,9 +18,17 @@ from export.publish import publish_run
 from export.run import TrainingRun
 from model_store import Store
 from model_store.errors import UsageError
-from training.learn.bandit import FitReport
 from training.learn.dqn import PaperParameters, Trace
-from training.learn.fit import Goal, Labelled, choices, fingerprint, fit_bandit, fit_dqn, scores
+from training.learn.fit import (
+    FitResult,
+    Goal,
+    Labelled,
+    choices,
+    fingerprint,
+    fit_bandit,
+    fit_dqn,
+)
+from training.learn.heads import scores
 from training.learn.policies import SAFEST
 
 GOAL = Goal(backend="local:stand-in", scenery="field", seed=3, target=0.9)
@@ -51,7 +59,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def bandit(
     cache: Path, stand_in: Any, train: Labelled, held: Labelled
-) -> tuple[TrainingRun, FitReport]:
+) -> tuple[TrainingRun, FitResult]:
     return fit_bandit(stand_in, train, held, GOAL)
 
 
@@ -77,11 +85,32 @@ def test_a_goal_that_makes_no_sense_is_a_clear_error(field: str, value: Any, sai
         Goal(**{"backend": "local:x", field: value})
 
 
+def test_another_ladder_takes_its_looks_along(make_labelled: MakeLabelled) -> None:
+    pictures = make_labelled(0, 5)
+    looks = np.arange(5 * 10 * 12, dtype=np.float32).reshape(5, 10, 12)
+    part = replace(pictures, looks=looks).on((PAPER[7], PAPER[2]))
+    assert part.looks is not None
+    np.testing.assert_array_equal(part.looks, looks[:, [7, 2]])
+    np.testing.assert_array_equal(part.table.bytes, pictures.table.bytes[:, [7, 2]])
+    assert pictures.on(PAPER[:2]).looks is None
+    seen = part.seen("any_hit")
+    assert seen.looks is part.looks
+    assert seen.labels.tolist() == ["cat"] * 5
+
+
+def test_where_all_is_known_nothing_is_bought(make_labelled: MakeLabelled) -> None:
+    pictures = make_labelled(0, 5)
+    rungs = np.array([0, 1, 2, 3, 4])
+    known = pictures.table.agreement["any_hit"][np.arange(5), rungs]
+    np.testing.assert_array_equal(pictures.observer("any_hit")(rungs), known)
+    assert pictures.refreshed() is pictures
+
+
 # --- the default agent ------------------------------------------------------------------------
 
 
 def test_the_bandit_meets_its_target_with_a_certificate(
-    bandit: tuple[TrainingRun, FitReport],
+    bandit: tuple[TrainingRun, FitResult],
 ) -> None:
     run, _ = bandit
     point = run.operating_point
@@ -92,7 +121,7 @@ def test_the_bandit_meets_its_target_with_a_certificate(
 
 
 def test_the_bandit_spends_bytes_where_they_are_needed(
-    bandit: tuple[TrainingRun, FitReport], make_labelled: MakeLabelled
+    bandit: tuple[TrainingRun, FitResult], make_labelled: MakeLabelled
 ) -> None:
     unseen = make_labelled(2, 300)
     chosen = choices(bandit[0], unseen)
@@ -108,7 +137,7 @@ def test_too_few_held_out_pictures_mean_the_safest_rung(
 ) -> None:
     run, _ = fit_bandit(stand_in, train, make_labelled(5, 20), replace(GOAL, target=0.95))
     assert (run.operating_point.certified, run.operating_point.trade_off) == (False, SAFEST)
-    assert "at least 41 more" in run.operating_point.note
+    assert "at least 43 more" in run.operating_point.note
     assert {PAPER[k].quality for k in choices(run, train)} == {75}
 
 
@@ -128,7 +157,7 @@ def test_the_same_seed_fits_the_same_agent(
     stand_in: Any,
     train: Labelled,
     held: Labelled,
-    bandit: tuple[TrainingRun, FitReport],
+    bandit: tuple[TrainingRun, FitResult],
 ) -> None:
     run, report = fit_bandit(stand_in, train, held, GOAL)
     assert report == bandit[1]
@@ -187,7 +216,7 @@ def test_a_run_is_published_as_it_was_trained(
 
 
 def test_the_parity_pictures_are_scored_by_the_network_itself(
-    bandit: tuple[TrainingRun, FitReport], train: Labelled
+    bandit: tuple[TrainingRun, FitResult], train: Labelled
 ) -> None:
     run = bandit[0]
     assert np.array_equal(run.inputs, train.features.inputs)
@@ -197,7 +226,7 @@ def test_the_parity_pictures_are_scored_by_the_network_itself(
 
 
 def test_the_facts_tell_where_the_agent_comes_from(
-    bandit: tuple[TrainingRun, FitReport], train: Labelled, held: Labelled
+    bandit: tuple[TrainingRun, FitResult], train: Labelled, held: Labelled
 ) -> None:
     facts = bandit[0].facts
     training = facts["training"]
@@ -216,7 +245,7 @@ def test_the_facts_tell_where_the_agent_comes_from(
 
 
 def test_the_scenery_recognises_its_own_pictures(
-    bandit: tuple[TrainingRun, FitReport], held: Labelled
+    bandit: tuple[TrainingRun, FitResult], held: Labelled
 ) -> None:
     signature = Signature.from_dict(bandit[0].facts["scenery"]["signature"])
     own = signature.distance(held.features.values[:10])
@@ -230,7 +259,7 @@ def test_the_fingerprint_is_of_the_pictures_whatever_their_order(
     assert fingerprint([train.table]) != fingerprint([train.table, held.table])
 
 
-def test_the_prefix_is_exported_once(bandit: tuple[TrainingRun, FitReport], cache: Path) -> None:
+def test_the_prefix_is_exported_once(bandit: tuple[TrainingRun, FitResult], cache: Path) -> None:
     (kept,) = (cache / "adacompress" / "prefix").iterdir()
     assert kept.read_bytes() == bandit[0].prefix
 

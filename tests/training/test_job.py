@@ -144,6 +144,41 @@ def test_the_terms_reach_the_threads(
         mine.label(pictures, LADDER, "asking")
 
 
+def test_a_few_answers_are_bought_and_every_encoding_is_looked_at(
+    service: Service, pictures: list[View], stand_in: Any, tmp_path: Path, told: io.StringIO
+) -> None:
+    small = tmp_path / "small.png"
+    Image.new("RGB", (4, 4)).save(small)
+    ladder = (Rung(10), Rung(20), Rung(40), Rung(75))
+    with job(tmp_path, told) as mine:
+        found = mine.answered(
+            stand_in, [pictures[0], View(small), *pictures[1:]], ladder, "photos", 2
+        )
+        assert found.answers is not None
+        assert found.answers.positions == [0, 2, 3, 4]
+        assert found.looks is not None
+        assert found.looks.shape == (4, 4, 12)
+        assert found.features.values.shape == (4, 12)
+        assert 4 < found.table.calls == len(mine.ledger) <= 4 * 3
+        again = mine.answered(stand_in, pictures, ladder, "photos again", 2)
+        assert (again.table.calls, again.table.from_ledger) == (0, found.table.calls)
+        known = np.isnan(found.table.agreement["any_hit"]).sum()
+        assert found.observer("any_hit")(np.zeros(4, dtype=np.int64)).tolist() == [1.0] * 4
+        assert np.isnan(found.refreshed().table.agreement["any_hit"]).sum() <= known
+    lines = told.getvalue().splitlines()
+    assert [line for line in lines if "small.png" in line]
+    assert [line for line in lines if "encodings of photos" in line]
+
+
+def test_references_alone_may_be_asked_about(
+    service: Service, pictures: list[View], stand_in: Any, tmp_path: Path
+) -> None:
+    with job(tmp_path) as mine:
+        found = mine.answered(stand_in, pictures, (Rung(10), Rung(75)), "photos", 0)
+        assert found.table.calls == 4
+        assert np.isnan(found.table.agreement["any_hit"][:, 0]).all()
+
+
 def test_an_executor_that_is_not_there_leaves_nothing_open(
     service: Service, tmp_path: Path
 ) -> None:

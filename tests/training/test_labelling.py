@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,7 +32,6 @@ from training.labels.labelling import Budget, Labeller, label_grid
 from training.labels.ledger import Ledger
 from training.labels.table import Rejected, concatenate
 
-ROOT = Path(__file__).parents[2]
 LADDER: Ladder = (Rung(quality=10), Rung(quality=40), Rung(quality=75))
 
 
@@ -526,70 +522,6 @@ def test_a_model_that_changes_during_the_run_stops_it_and_its_answer_is_kept(
     again = label_grid(SHOTS, LADDER, Labeller(service, ledger), workers=1)
     assert again.from_ledger >= 1
     assert again.calls + again.from_ledger == 18
-
-
-def test_killed_half_way_it_buys_no_answer_twice(tmp_path: Path) -> None:
-    """The service's own log tells what it answered."""
-    log = tmp_path / "service.log"
-    arguments = [sys.executable, "-c", KILLED, str(tmp_path / "ledger.sqlite"), str(log)]
-    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        for _ in range(40):
-            child.stdout.readline()
-        child.kill()
-    with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
-        kept = {f"{one.picture} {one.rung['quality']}" for one in ledger.entries()}
-
-    subprocess.run(arguments, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-
-    answered = Counter(log.read_text().split("\n")[:-1])
-    assert len(answered) == 40 * 3
-    twice = {line for line, times in answered.items() if times > 1}
-    # Only what was on its way: the service answered, and nobody was left to hear it.
-    assert len(twice) <= 2
-    assert not twice & kept
-    assert 40 <= len(kept) < 40 * 3
-
-
-KILLED = """
-import os, sys
-from contextlib import closing
-from pathlib import Path
-import numpy as np
-from PIL import Image
-from edge_sdk import codec
-from edge_sdk.backends.base import Capabilities, Label, Recognition
-from edge_sdk.ladder import REFERENCE, Rung
-from training.labels.labelling import Labeller, label_grid
-from training.labels.ledger import Ledger, picture_key
-
-class Shot:
-    def __init__(self, seed):
-        self.seed, self.photo = seed, str(seed)
-    def open(self):
-        rng = np.random.default_rng(self.seed)
-        return Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
-
-class Service:
-    name, capabilities = "fake://host", Capabilities(max_bytes=1 << 20, min_side=8, max_side=4096)
-    def recognize(self, jpeg):
-        log.write(names[jpeg].encode() + b"\\n")
-        return Recognition((Label("cat", 0.5),), len(jpeg))
-
-class Telling(Ledger):
-    def put(self, *what):
-        super().put(*what)
-        os.write(1, b"kept\\n")
-
-ladder = (Rung(10), Rung(40), Rung(75))
-shots = [Shot(seed) for seed in range(40)]
-names = {
-    codec.encode(image, rung): f"{picture_key(image)} {rung.quality}"
-    for image in (shot.open() for shot in shots) for rung in (REFERENCE, *ladder)
-}
-with open(sys.argv[2], "ab", buffering=0) as log, closing(Telling(Path(sys.argv[1]))) as ledger:
-    label_grid(shots, ladder, Labeller(Service(), ledger), workers=2)
-"""
 
 
 def test_tables_of_one_ladder_are_joined(ledger: Ledger) -> None:

@@ -22,7 +22,7 @@ from edge_sdk.backends import open_backend
 from edge_sdk.backends.base import Box, Label
 from edge_sdk.backends.guard import Guard, HttpPolicy
 from edge_sdk.backends.rekognition import KEYS, RekognitionBackend
-from edge_sdk.errors import BackendAuth, BackendRejected, BackendThrottled, BackendUnavailable
+from edge_sdk.errors import BackendRejected, BackendThrottled, BackendUnavailable
 from model_store.errors import BackendError
 from training.cloud.dialects.base import Answer, Dialect, Fault, Request, Response, Rules
 from training.cloud.dialects.rekognition import Rekognition
@@ -291,7 +291,6 @@ def test_our_client_reads_the_labels_and_the_very_boxes() -> None:
         ("throttle", BackendThrottled),
         ("5xx", BackendUnavailable),
         ("reset", BackendUnavailable),
-        ("token", BackendAuth),
         ("image", BackendRejected),
     ],
 )

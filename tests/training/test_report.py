@@ -15,17 +15,24 @@ import numpy as np
 import pytest
 
 from edge_sdk.agreement import METRICS
-from edge_sdk.ladder import FULL, PAPER, Ladder
+from edge_sdk.ladder import FULL, PAPER, Ladder, Rung
 from edge_sdk.policy import OperatingPoint
 from model_store.errors import UsageError
 from training.measure import baselines
+from training.measure.confidence import by_confidence
+from training.measure.cost import Cost, Prices
 from training.measure.evaluate import evaluate_policies, gap_interval
+from training.measure.intervals import Interval
+from training.measure.noise import Noise
+from training.measure.opponents import fixed_settings
+from training.measure.page import render
 from training.measure.report import (
     TIMELINE,
     PhotoSet,
     Report,
     agent_curve,
     fixed_curve,
+    opponent_curve,
     print_table,
     rung_shares,
 )
@@ -53,6 +60,7 @@ def answers(ladder: Ladder) -> Any:
         size_ratio=size,
         wire_ratio=size,
         agreement=dict.fromkeys(METRICS, agrees),
+        reference_score=np.linspace(0.0, 1.0, n),
     )
 
 
@@ -124,6 +132,40 @@ def report() -> Report:
 
 
 @pytest.fixture(scope="module")
+def full(report: Report) -> Report:
+    """A report with everything that may be asked for."""
+    table, figure = answers(FULL), Interval(0.5, 0.4, 0.6)
+    opponents = {"deepn_jpeg": "DeepN", "deepn_jpeg_continuous": "DeepN", "perceptual": "SSIM"}
+    rung = Rung(50, tables=((16,) * 64, (17,) * 64))
+    measured = replace(report.policies["best_fixed"], rung="SSIM ≥ 0.90")
+    return replace(
+        report,
+        ladder=(*FULL, rung),
+        policies={**report.policies, **dict.fromkeys(opponents, measured)},
+        curve={
+            **report.curve,
+            **dict.fromkeys(opponents, opponent_curve(fixed_settings(table))),
+        },
+        confidence=by_confidence(table, baselines.oracle(table), rng=rng()),
+        noise=Noise(
+            pictures=50,
+            agreement=dict.fromkeys(METRICS, figure),
+            target_above=True,
+            sentence="The noise <is> 5 %.",
+        ),
+        cost=Cost(
+            prices=Prices(usd_per_gb=0.1),
+            bytes_saved=figure,
+            extra_calls=figure,
+            net_usd_per_million=figure,
+            net_usd_per_day=None,
+            upload_ms_saved=None,
+            sentence="It <saves> much.",
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
 def schema() -> Any:
     text = resources.files("training.measure").joinpath("report.schema.json").read_text("utf-8")
     jsonschema.Draft202012Validator.check_schema(json.loads(text))
@@ -185,6 +227,37 @@ def test_document_holds_what_was_measured(report: Report) -> None:
     assert sum(document["sceneries"]["day"].values()) == pytest.approx(1.0)
 
 
+def test_what_was_asked_for_besides_is_in_the_document(full: Report, schema: Any) -> None:
+    document = full.to_json()
+    jsonschema.validate(document, schema)
+    assert [one["at_least"] for one in document["by_confidence"]] == [0.0, 0.3, 0.6]
+    assert document["noise"]["qualities"] == [70, 80]
+    assert document["cost"]["net_usd_per_million"] == {"mean": 0.5, "lo": 0.4, "hi": 0.6}
+    assert document["ladder"][-1]["tables"] == [[16] * 64, [17] * 64]
+
+
+def test_documents_of_before_are_valid_and_have_pages(report: Report, schema: Any) -> None:
+    pytest.importorskip("matplotlib")
+    old = report.to_json()
+    for name in ("by_confidence", "noise", "cost"):
+        del old[name]
+    jsonschema.validate(old, schema)
+    assert "own noise" not in render(old, [rung.name for rung in report.ladder])
+
+
+def test_page_tells_what_was_asked_for_besides_and_nothing_else(full: Report, page: str) -> None:
+    pytest.importorskip("matplotlib")
+    text = full.to_html()
+    Tags(text)
+    assert "The noise &lt;is&gt; 5&nbsp;%." in text
+    assert "It &lt;saves&gt; much." in text
+    assert 'scope="row">0.3 to 0.6</th>' in text
+    for title in ("DeepN-JPEG", "DeepN, continuous", "perceptual"):
+        assert f'<th scope="row">{title}<small>SSIM ≥ 0.90</small>' in text
+        assert title not in page
+    assert "own noise" not in page
+
+
 @pytest.mark.parametrize(
     "broken",
     [
@@ -193,6 +266,9 @@ def test_document_holds_what_was_measured(report: Report) -> None:
         {"metric": "accuracy"},
         {"verdict": {"outcome": "great"}},
         {"labels_bought": -1},
+        {"noise": {"pictures": 50}},
+        {"by_confidence": [{"at_least": 0.0}]},
+        {"cost": "much"},
     ],
 )
 def test_schema_refuses_other_documents(report: Report, schema: Any, broken: Any) -> None:
@@ -316,9 +392,15 @@ def test_same_report_gives_the_same_page(report: Report, page: str) -> None:
     assert report.to_html() == page
 
 
-def test_printed_table_fits_a_terminal(report: Report) -> None:
-    lines = print_table(report.policies).splitlines()
+def test_printed_table_fits_a_terminal_with_all_policies(full: Report) -> None:
+    often = replace(full.policies["agent"], calls_per_image=Interval(1.25, 1.11, 1.32))
+    lines = print_table({**full.policies, "agent": often}).splitlines()
     assert max(map(len, lines)) <= 100
+    assert any(line.startswith("perceptual (SSIM ≥ 0.90)") for line in lines)
+
+
+def test_printed_table_has_a_line_a_policy(report: Report) -> None:
+    lines = print_table(report.policies).splitlines()
     assert lines[0].split("  ")[0] == "policy"
     titles = ("reference", "best fixed, paper", "best fixed", "random", "paper DQN", "our agent")
     for title, line in zip((*titles, "oracle"), lines[2:], strict=False):

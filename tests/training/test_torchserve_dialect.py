@@ -265,7 +265,6 @@ def test_our_client_tells_that_there_is_no_such_model() -> None:
         ("throttle", BackendUnavailable),
         ("5xx", BackendUnavailable),
         ("reset", BackendUnavailable),
-        ("token", BackendAuth),
         ("image", BackendRejected),
     ],
 )

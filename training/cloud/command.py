@@ -24,25 +24,40 @@ from training.parent import when_parent_ends
 
 __all__ = ["add_parser", "another"]
 
+_SUMMARY = "serve a pretrained model on loopback in the dialects of cloud vendors"
+_DESCRIPTION = (
+    "Serve a pretrained model on loopback in the dialects of cloud vendors. The line that is "
+    "printed names what --backend takes for each; the vendors' own clients take the url as their "
+    "endpoint. Any key is accepted, and GET /_cloud/counts tells what was billed. Ctrl-C ends it."
+)
 _EPILOG = "faults: " + " · ".join(f"{name} ({what})" for name, what in FAULTS.items())
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``python -m training cloud``."""
-    parser = commands.add_parser(
-        "cloud",
-        help="serve a pretrained model on loopback in the dialects of cloud vendors",
-        epilog=_EPILOG,
+    parser = commands.add_parser("cloud", help=_SUMMARY, description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument(
+        "--model",
+        default="efficientnet-lite0",
+        metavar="NAME",
+        help=f"one of {', '.join(MODELS)} (%(default)s)",
     )
-    parser.add_argument("--model", default="efficientnet-lite0", help=f"one of {', '.join(MODELS)}")
     parser.add_argument(
         "--dialects",
         metavar="NAME,...",
         help=f"what is spoken, all on one port: {', '.join(DIALECTS)} (default: all of them)",
     )
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument(
+        "--port", type=int, default=0, metavar="N", help="default: any that is free"
+    )
     parser.add_argument("--log", type=Path, metavar="FILE", help="append a JSON line per request")
-    parser.add_argument("--seed", type=int, default=0, help="decides faults, delays, request ids")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="decides faults, delays, request ids (%(default)s)",
+    )
     _add_trouble(parser)
     parser.set_defaults(handler=_command)
 
@@ -50,10 +65,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _add_trouble(parser: argparse.ArgumentParser) -> None:
     trouble = parser.add_argument_group("trouble, none of it by default")
     trouble.add_argument(
-        "--latency", default="0", metavar="SECONDS[,JITTER]", help="delay of every answer"
+        "--latency", default="0", metavar="SECONDS[,JITTER]", help="before every answer"
     )
     trouble.add_argument(
-        "--qps", type=float, metavar="N", help="uploads a second; more are throttled as there"
+        "--qps",
+        type=float,
+        metavar="N",
+        help="uploads a second in each dialect; more are throttled",
     )
     trouble.add_argument(
         "--faults",
@@ -62,7 +80,11 @@ def _add_trouble(parser: argparse.ArgumentParser) -> None:
         help="share of the uploads that fail: a mixture, or the named faults (below)",
     )
     trouble.add_argument(
-        "--slow-seconds", type=float, default=30.0, metavar="S", help="length of a slow answer"
+        "--slow-seconds",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="that a slow answer takes (%(default)g)",
     )
     trouble.add_argument(
         "--swap-after", type=int, metavar="N", help="another model answers after N billed answers"

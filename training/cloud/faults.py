@@ -1,7 +1,8 @@
 """What goes wrong on purpose, and how long an answer takes: drawn from the seed and the picture.
 
-A draw hangs on the seed, the picture's bytes, and how often this picture was drawn for before. So
-it is the same in every run, whatever the threads do, and a retry is another draw.
+A draw hangs on the seed, the picture's bytes, and what was drawn for this picture before. So it is
+the same in every run, whatever the threads do, and a retry is another draw. A picture is told once
+that its token has expired: it comes back with a new one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import difflib
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from model_store.errors import UsageError
@@ -23,7 +24,7 @@ FAULTS: Mapping[str, str] = {
     "reset": "the connection is reset instead of an answer",
     "slow": "the answer trickles, see --slow-seconds",
     "malformed": "the answer's JSON is cut in half",
-    "token": "the token or key is suddenly not valid",
+    "token": "the token has expired; baidu alone has tokens, elsewhere it is another fault",
     "image": "the picture cannot be processed, in HTTP 200 where the vendor does so",
     "throttle": "the vendor's rate limit",
 }
@@ -61,25 +62,38 @@ class Draws:
         self._latency_s, self._jitter_s = latency_s, jitter_s
         self._lock = threading.Lock()
         self._seen: Counter[str] = Counter()  # guarded by _lock
+        self._renewed: set[str] = set()  # pictures that came with an old token; under _lock
 
-    def draw(self, picture: str) -> Draw:
-        """Return what happens to the next upload of a picture, given its SHA-256."""
+    def draw(self, picture: str, without: Collection[str] = ()) -> Draw:
+        """Return what happens to the next upload of a picture.
+
+        Args:
+            picture: its SHA-256.
+            without: faults that cannot be; the others take over their share, if there are others.
+        """
         if not self._faults and not self._jitter_s:
             return Draw(None, self._latency_s)
         with self._lock:
             time = self._seen[picture]
             self._seen[picture] += 1
+            if picture in self._renewed:
+                without = {*without, "token"}
+            fault = self._fault(self._uniform("fault", picture, time), without)
+            if fault == "token":
+                self._renewed.add(picture)
         swing = 2.0 * self._uniform("latency", picture, time) - 1.0
-        latency = max(0.0, self._latency_s + swing * self._jitter_s)
-        return Draw(self._fault(self._uniform("fault", picture, time)), latency)
+        return Draw(fault, max(0.0, self._latency_s + swing * self._jitter_s))
 
     def _uniform(self, what: str, picture: str, time: int) -> float:
         """Return a number in [0, 1) that hangs on nothing else."""
         digest = hashlib.sha256(f"{self._seed}/{what}/{picture}/{time}".encode()).digest()
         return int.from_bytes(digest[:7], "big") / (1 << 56)
 
-    def _fault(self, at: float) -> str | None:
-        for fault, share in self._faults.items():
+    def _fault(self, at: float, without: Collection[str]) -> str | None:
+        shares = {fault: share for fault, share in self._faults.items() if fault not in without}
+        if len(shares) < len(self._faults):
+            at *= sum(shares.values()) / sum(self._faults.values())
+        for fault, share in shares.items():
             at -= share
             if at < 0.0:
                 return fault

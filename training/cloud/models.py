@@ -141,7 +141,3 @@ def cached_onnx(name: str) -> tuple[Path, str]:
 
         convert(name, weights, target)
     return target, sha256
-
-
-#: The old names, until the last caller has changed.
-open_classifier, SIDES = open_model, MODELS

@@ -11,15 +11,16 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from model_store.errors import UsageError
 from training.cloud.batching import Batcher
 from training.cloud.connections import Connections
 from training.cloud.dialects import open_dialects
-from training.cloud.dialects.base import Rules
+from training.cloud.dialects.base import Dialect, Rules
 from training.cloud.journal import Journal
 from training.cloud.lineup import line_up
 from training.cloud.models import Model
@@ -47,8 +48,8 @@ class CloudServer:
         url: the server's address, such as ``http://127.0.0.1:8000``, once entered.
 
     Raises:
-        UsageError: a dialect is not known, or a swap would change nothing; on entering, there is
-            no such port.
+        UsageError: a dialect is not known, it cannot fail so, or a swap would change nothing; on
+            entering, there is no such port.
         EnvironmentMissing: on entering, the port or the log cannot be had.
     """
 
@@ -69,6 +70,7 @@ class CloudServer:
         self.url = ""
         self._settings = settings or Settings()
         self._dialects = open_dialects(dialects, rules or Rules(secret=secrets.token_bytes(32)))
+        _check_tokens(self._dialects, self._settings.faults)
         self._lineup = line_up(
             model,
             swap_to=swap_to,
@@ -131,3 +133,11 @@ class CloudServer:
         traceback: TracebackType | None,
     ) -> None:
         self._open.close()
+
+
+def _check_tokens(dialects: Sequence[Dialect], faults: Collection[str]) -> None:
+    if [*faults] == ["token"] and not any(dialect.tokens for dialect in dialects):
+        raise UsageError(
+            f"The fault token is given alone, and {', '.join(one.name for one in dialects)} has no "
+            "tokens that expire; serve baidu too, or name another fault."
+        )

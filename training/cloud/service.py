@@ -39,6 +39,7 @@ _SAID = {
     "image": Fault.IMAGE,
     "throttle": Fault.THROTTLED,
 }
+_NO_TOKENS = {"token"}
 _ABANDONED, _SLOW = "abandoned", "fault:slow"
 
 #: From this EXIF orientation on, width and height are exchanged when the picture is set upright.
@@ -189,7 +190,7 @@ class Service:
         upload = replace(blank, line=replace(blank.line, picture=sha256))
         if dialect.name in self._buckets and not self._buckets[dialect.name].take():
             return upload.saying("throttled", dialect.refuse(Fault.THROTTLED, identity))
-        fault, latency = self._draws.draw(sha256)
+        fault, latency = self._draws.draw(sha256, () if dialect.tokens else _NO_TOKENS)
         if fault == "reset":
             return upload.saying("fault:reset", None)
         if fault in _SAID:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from model_store import Manifest, Store
 from model_store.cli import print_json
 from training.commands.options import add_service, open_job
 from training.job import Job, open_run
+from training.learn.calibrate import images_needed
 from training.learn.features import load_prefix
 from training.learn.fit import MAX_PROBES, Goal, fit_bandit, fit_dqn
 from training.measure.recognition import with_metrics
@@ -25,6 +27,12 @@ __all__ = ["add_parser"]
 #: Share of the photos that the heads are fitted to; the others certify the operating point. What
 #: limits the bytes is how much better than its target an agent must be to prove it on few photos.
 TRAIN_SHARE = 1 / 3
+
+#: Name of the ladder that is chosen by the service's own answers.
+LEARNED = "learned"
+
+#: Of the table of photos needed, where the operating point says nothing.
+DELTA = 0.05
 
 #: Answers a training photo besides its reference. Six told as much as all in trials, three little
 #: less.
@@ -38,7 +46,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--scenery", default="day", metavar="NAME")
     parser.add_argument("--target-accuracy", type=float, default=0.95, metavar="T")
     parser.add_argument("--algorithm", choices=("bandit", "dqn"), default="bandit")
-    parser.add_argument("--ladder", choices=tuple(LADDERS), help="default: full; paper for dqn")
+    parser.add_argument(
+        "--ladder",
+        choices=(*LADDERS, LEARNED),
+        help="default: full; paper for dqn; learned asks first which rungs suit the service",
+    )
     parser.add_argument(
         "--answers",
         choices=("sample", "grid"),
@@ -71,7 +83,7 @@ def _command(arguments: argparse.Namespace) -> int:
     paths = readable(find_pictures(arguments.images), stages.say)
     pictures = views(paths, arguments.views, long_side=None, seed=arguments.seed)
     default = "paper" if arguments.algorithm == "dqn" else "full"
-    ladder = LADDERS[arguments.ladder or default]
+    ladder = arguments.ladder or default
     with open_job(arguments, run, stages) as job:
         if arguments.algorithm == "dqn":
             trained = _learn_dqn(job, pictures, ladder, goal)
@@ -87,29 +99,30 @@ def _command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _learn_dqn(job: Job, pictures: list[View], ladder: Ladder, goal: Goal) -> TrainingRun:
+def _learn_dqn(job: Job, pictures: list[View], name: str, goal: Goal) -> TrainingRun:
     prefix = load_prefix()
-    train = job.labelled(prefix, pictures, ladder, "photos")
+    train = job.labelled(prefix, pictures, _ladder(job, pictures, name), "photos")
     with job.stages.stage("learning"):
         return fit_dqn(prefix, train, _of_model(goal, job))[0]
 
 
 def _learn(
-    job: Job, pictures: list[View], ladder: Ladder, goal: Goal, *, calls: int | None
+    job: Job, pictures: list[View], name: str, goal: Goal, *, calls: int | None
 ) -> TrainingRun:
     """Return the trained run.
 
     Args:
         job: service and ledger.
         pictures: for training and for calibration.
-        ladder: candidates.
+        name: of the ladder.
         goal: what is promised.
         calls: answers a training picture besides its reference; None for every rung of every one.
     """
     train_views, held_views = split_by_photo(
         pictures, (TRAIN_SHARE, 1.0 - TRAIN_SHARE), seed=goal.seed
     )
-    prefix, look_at = load_prefix(confidence=True), ladder if goal.max_probes else ()
+    prefix, ladder = load_prefix(confidence=True), _ladder(job, train_views, name)
+    look_at = ladder if goal.max_probes else ()
     if calls is None:
         train = job.labelled(prefix, train_views, ladder, "training photos", look_at=look_at)
         held = job.labelled(prefix, held_views, ladder, "calibration photos", look_at=look_at)
@@ -119,6 +132,10 @@ def _learn(
     with job.stages.stage("learning and calibrating"):
         trained, _ = fit_bandit(prefix, train, held, _of_model(goal, job))
     return with_metrics(trained, held.refreshed())
+
+
+def _ladder(job: Job, views: list[View], name: str) -> Ladder:
+    return job.learned_ladder(views, SAMPLED_CALLS) if name == LEARNED else LADDERS[name]
 
 
 def _of_model(goal: Goal, job: Job) -> Goal:
@@ -139,8 +156,27 @@ def _tell(manifest: Manifest, arguments: argparse.Namespace) -> None:
         )
     else:
         print(point["note"])
+        print(_pictures_needed(point["delta"] or DELTA))
+    if winner := manifest.training.get("contest", {}).get("winner"):
+        print(f"How it decides: {_WAYS[winner]}")
     print(f"Agent {manifest.id} is in {where}, also as 'current'.")
     print(
         f"Next: python -m training evaluate --store {where} --agent {manifest.id} "
         f"--images OTHER_PHOTOS --backend {arguments.backend} --run {arguments.run}"
     )
+
+
+_WAYS = {
+    "fixed": "one rung for every picture; looking at pictures did not pay on the training photos.",
+    "static": "by one look at the picture; looking at encodings did not pay.",
+    "probing": "by looking at candidate encodings before one is sent.",
+}
+
+
+def _pictures_needed(delta: float) -> str:
+    """Return how many photos would certify some targets if every answer agreed."""
+    held = {target: images_needed(target, delta) for target in (0.9, 0.95, 0.97, 0.99)}
+    told = ", ".join(
+        f"{target:g}: {math.ceil(count / (1.0 - TRAIN_SHARE))}" for target, count in held.items()
+    )
+    return f"Photos needed at least, training included, for a target of {told}."

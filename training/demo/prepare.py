@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from export.fuse import export_prefix
 from training import assets
-from training.cloud.models import open_classifier
+from training.cloud.models import open_model
 from training.learn.features import load_prefix
 
 __all__ = ["prepare"]
@@ -16,6 +16,6 @@ def prepare(model: str) -> None:
     Args:
         model: the local cloud's.
     """
-    open_classifier(model)
+    open_model(model)
     for confidence in (True, False):
         export_prefix(load_prefix(confidence=confidence), assets.cache_dir() / "prefix")

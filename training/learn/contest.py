@@ -68,7 +68,9 @@ def contest(
         for kind, foreseen in predict(known, held).items():
             mine = losses.setdefault(kind, np.full(len(fold), np.nan))
             mine[held] = _loss(foreseen, agreement[held])
-    return Contest(_winner(losses), {kind: float(np.nanmean(one)) for kind, one in losses.items()})
+    answered = {kind: one[~np.isnan(one)] for kind, one in losses.items()}
+    mean = {kind: float(one.mean()) for kind, one in answered.items() if len(one)}
+    return Contest(_winner(losses), mean)
 
 
 def _loss(foreseen: Array, agreement: Array) -> Array:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edge_sdk.ladder import REFERENCE, Ladder
 from training.learn.logistic import covariance, fit_linear, fit_logistic, log_loss
 
-__all__ = ["FOLDS", "Design", "Observations", "Penalties", "Regression", "Space"]
+__all__ = ["FOLDS", "Design", "Observations", "Penalties", "Regression", "Space", "smooth_basis"]
 
 Array = NDArray[np.float64]
 
@@ -115,7 +115,7 @@ class Design:
     """The regression's columns for M observed cells, and back to one linear map per rung."""
 
     def __init__(self, ladder: Ladder, space: Space, seen: Observations) -> None:
-        self._basis, self._modes = _basis(ladder), _basis(ladder)[:, :3]
+        self._basis, self._modes = smooth_basis(ladder), smooth_basis(ladder)[:, :3]
         known = space.project(seen.features)[seen.row]  # (M, r)
         alone = [self._basis[seen.rung], np.eye(len(ladder))[seen.rung]]
         spoken = (self._modes[seen.rung][:, :, None] * known[:, None, :]).reshape(len(known), -1)
@@ -207,8 +207,8 @@ def _clearly_positive(gain: Array, folds: NDArray[np.int64]) -> bool:
     return bool(means.mean() > means.std(ddof=1) / np.sqrt(len(means)))
 
 
-def _basis(ladder: Ladder) -> Array:  # (K, 4)
-    """1, log quality, log scale and their product, about zero and of order one."""
+def smooth_basis(ladder: Ladder) -> Array:  # (K, 4)
+    """Return 1, log quality, log scale and their product, about zero and of order one."""
     quality = np.log([rung.quality / REFERENCE.quality for rung in ladder]) + 1.0
     scale = np.log2([rung.scale for rung in ladder])
     return np.stack([np.ones_like(quality), quality, scale, quality * scale], axis=1)

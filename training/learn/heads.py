@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +27,9 @@ __all__ = ["Heads", "Seen", "policy", "scores"]
 
 Array = NDArray[np.float64]
 Classifier = tuple[torch.Tensor, torch.Tensor]
+
+#: Folds in which a probe's words are learnt anew.
+_FOLDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,10 @@ class Seen:
         return Looks(self.features, self.looks, self.size_ratio)
 
 
+#: Classes learnt from some pictures, or None where there are too few to be told apart.
+Speak = Callable[[Seen], Classifier | None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Heads:
     """What was learnt.
@@ -99,7 +107,7 @@ class Heads:
     _seen: Seen
     _reward: Reward
     _confidence: int
-    _classifier: Classifier | None
+    _speak: Speak
 
     @classmethod
     def of(cls, prefix: Prefix, seen: Seen, reward: Reward, rng: np.random.Generator) -> Heads:
@@ -115,19 +123,18 @@ class Heads:
         static, report = fit_factored(
             seen.observations, seen.ladder, reward, rng=rng, confidence=confidence
         )
-        vocabulary, classifier = "none", None
+        words: tuple[str, Speak] = ("none", _silence)
         if seen.looks is not None:
-            vocabulary, classifier = _vocabulary(seen, _imagenet(prefix), confidence, rng)
-        probe = None if classifier is None else _probe(seen, classifier)
+            words = _vocabulary(seen, _imagenet(prefix), confidence, rng)
         return cls(
             static=static,
-            probe=probe,
+            probe=_probe(seen, words[1]),
             report=report,
-            vocabulary=vocabulary,
+            vocabulary=words[0],
             _seen=seen,
             _reward=reward,
             _confidence=confidence,
-            _classifier=classifier,
+            _speak=words[1],
         )
 
     def policies(self, pictures: Seen, max_probes: int) -> dict[str, Policy]:
@@ -158,8 +165,8 @@ class Heads:
             agreement = scores(static, other.features).agreement
             assert agreement is not None  # the head is factored
             found = {"fixed": _rung_means(part, len(held)), "static": agreement.astype(np.float64)}
-            if self._classifier is not None:
-                found["probing"] = _own_look(_probe(part, self._classifier), other)
+            if (probe := _probe(part, self._speak)) is not None:
+                found["probing"] = _own_look(probe, other)
             return found
 
         learnable = np.where(always_agrees(seen.ladder), np.nan, seen.agreement)
@@ -196,32 +203,56 @@ def _imagenet(prefix: Prefix) -> Classifier | None:
 
 def _vocabulary(
     seen: Seen, own: Classifier | None, confidence: int, rng: np.random.Generator
-) -> tuple[str, Classifier | None]:
+) -> tuple[str, Speak]:
     """Choose the classes that tell more about agreement on photos not fitted to."""
-    pooled = seen.features[:, : seen.features.shape[1] - confidence]
-    candidates = {"imagenet": own, "service": classifier_of(pooled, seen.labels)}
-    usable = {name: one for name, one in candidates.items() if one is not None}
+
+    def service(pictures: Seen) -> Classifier | None:
+        pooled = pictures.features[:, : pictures.features.shape[1] - confidence]
+        return classifier_of(pooled, pictures.labels)
+
+    candidates: dict[str, Speak] = {"imagenet": lambda pictures: own, "service": service}
+    usable = {name: speak for name, speak in candidates.items() if speak(seen) is not None}
     if len(usable) < 2:
-        return next(iter(usable.items()), ("none", None))
-    _, photo = np.unique(seen.groups.astype(str), return_inverse=True)
+        return next(iter(usable.items()), ("none", _silence))
+    photo = _photos(seen)
     held = (rng.permutation(int(photo.max()) + 1) % 3 == 0)[photo]
-    known, other = np.flatnonzero(~held), np.flatnonzero(held)
-    losses = {}
-    for name in usable:
-        part = seen.take(known)
-        # The service's words are learnt anew: those of all pictures know the held-out ones.
-        spoken = usable[name] if name == "imagenet" else classifier_of(pooled[known], part.labels)
-        losses[name] = np.inf if spoken is None else _loss(_probe(part, spoken), seen.take(other))
+    part, other = seen.take(np.flatnonzero(~held)), seen.take(np.flatnonzero(held))
+    probes = {name: _probe(part, speak) for name, speak in usable.items()}
+    losses = {name: np.inf if one is None else _loss(one, other) for name, one in probes.items()}
     best = min(losses, key=lambda name: losses[name])
     return best, usable[best]
 
 
-def _probe(seen: Seen, classifier: Classifier) -> ProbeHead:
+def _silence(pictures: Seen) -> Classifier | None:
+    """Return no words: nobody looks."""
+    return None
+
+
+def _probe(seen: Seen, speak: Speak) -> ProbeHead | None:
+    """Fit a probe, or return None where there are no words.
+
+    What a classifier says of the very pictures that it was learnt from is surer than what it will
+    say on the device. So a probe learns from pictures that its words were not learnt from.
+    """
+    classifier = speak(seen)
+    if classifier is None:
+        return None
     width = classifier[0].shape[1]
     spread = torch.from_numpy(seen.features[:, :width].std(axis=0) + 1e-3)
     sizes = torch.from_numpy(np.log(seen.size_ratio).mean(axis=0))
+    fold, unlooked = _photos(seen) % _FOLDS, replace(seen, looks=None)
+    teachers = []
+    for number in np.unique(fold):
+        words = speak(unlooked.take(np.flatnonzero(fold != number))) or classifier
+        head = ProbeHead(words, spread, seen.ladder, sizes)
+        teachers.append((head, np.flatnonzero(fold == number)))
     head = ProbeHead(classifier, spread, seen.ladder, sizes)
-    return fit_probe(head, seen.looked(), seen.agreement, seen.ladder)
+    return fit_probe(head, seen.looked(), seen.agreement, seen.ladder, teachers)
+
+
+def _photos(seen: Seen) -> NDArray[np.int64]:
+    """Return the number of each picture's photo, (N,)."""
+    return np.asarray(np.unique(seen.groups.astype(str), return_inverse=True)[1])
 
 
 def _loss(head: ProbeHead, seen: Seen) -> float:

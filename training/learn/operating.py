@@ -19,7 +19,8 @@ __all__ = ["Goals", "expected_point", "operating_points"]
 #: Share of δ that is kept for the fixed rung, should it turn out cheaper.
 _KEPT = 0.2
 
-#: Where answers cost, this many trade-offs are tested between the two expectations below.
+#: Where answers cost, this many trade-offs are tested between the two expectations below, or up to
+#: twice as many.
 _THRIFTY_STEPS = 14
 
 

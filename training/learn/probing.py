@@ -6,7 +6,7 @@ each of its neighbours would have told of it, and a few answers a picture are en
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +48,13 @@ class Looks:
         return Looks(self.original[rows], self.encoded[rows], self.size_ratio[rows])
 
 
-def fit_probe(head: ProbeHead, looks: Looks, agreement: Array, ladder: Ladder) -> ProbeHead:
+def fit_probe(
+    head: ProbeHead,
+    looks: Looks,
+    agreement: Array,
+    ladder: Ladder,
+    teachers: Sequence[tuple[ProbeHead, NDArray[np.int64]]] | None = None,
+) -> ProbeHead:
     """Fit the head in place and return it.
 
     Args:
@@ -56,9 +62,15 @@ def fit_probe(head: ProbeHead, looks: Looks, agreement: Array, ladder: Ladder) -
         looks: of N pictures.
         agreement: (N, K) in [0, 1], NaN where the service was not asked.
         ladder: K rungs, cheapest first.
+        teachers: heads whose classifiers may differ, and the rows that each compares; default is
+            the head itself for all.
     """
     learnable = ~np.isnan(agreement) & ~np.array(always_agrees(ladder))
-    columns, target = _pairs(head, looks, agreement, learnable)
+    pairs = [
+        _pairs(teacher, looks.take(rows), agreement[rows], learnable[rows])
+        for teacher, rows in teachers or [(head, np.arange(len(agreement)))]
+    ]
+    columns, target = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     mean, scale = columns.mean(axis=0), columns.std(axis=0)
     scale = np.where(scale > 1e-6, scale, 1.0)
     standard = np.concatenate((np.ones((len(columns), 1)), (columns - mean) / scale), axis=1)

@@ -7,7 +7,7 @@ the wire besides. Which of the two wins is a matter of prices, so it is computed
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from training.labels.table import AnswerTable
 
 __all__ = ["Cost", "Prices", "cost_of"]
+
+#: What the figures are called where users give them.
+_OPTIONS = {
+    "usd_per_call": "--price-per-call",
+    "usd_per_gb": "--price-per-gb",
+    "uplink_mbit_s": "--uplink",
+    "images_per_day": "--images-per-day",
+}
 
 _GB = 1e9
 _MILLION = 1e6
@@ -43,14 +51,14 @@ class Prices:
     images_per_day: float | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for name, option in _OPTIONS.items():
+            value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
-                raise UsageError(f"{field.name} is {value}; allowed is a number of 0 or more.")
+                raise UsageError(f"{option} is {value}; allowed is a number of 0 or more.")
         if self.uplink_mbit_s == 0:
-            raise UsageError("An uplink of 0 Mbit/s sends nothing; give its speed in Mbit/s.")
+            raise UsageError("--uplink is 0; a link that sends nothing has no cost to compare.")
         if self.images_per_day is not None and self.usd_per_gb is None:
-            raise UsageError("A day's images cost nothing without a price; add --price-per-gb USD.")
+            raise UsageError("--images-per-day needs a price; add --price-per-gb USD.")
 
     @property
     def asked(self) -> bool:
@@ -136,11 +144,12 @@ def _times(figure: Interval, factor: float) -> Interval:
 def _money(net: Interval | None, saved: float, extra: float, prices: Prices) -> list[str]:
     if net is None:
         return []
-    gigabytes, calls = saved * _MILLION / _GB, extra * _MILLION
+    gigabytes, calls = abs(saved) * _MILLION / _GB, extra * _MILLION
+    change, verb = ("less", "save") if saved >= 0 else ("more", "cost")
+    worth, paid = gigabytes * (prices.usd_per_gb or 0.0), calls * (prices.usd_per_call or 0.0)
     reasons = (
-        f"{abs(gigabytes):,.1f} GB {'less' if saved >= 0 else 'more'} on the wire "
-        f"{'save' if saved >= 0 else 'cost'} {_usd(abs(gigabytes) * (prices.usd_per_gb or 0.0))} "
-        f"and {calls:,.0f} extra calls of the monitor cost {_usd(calls * (prices.usd_per_call or 0.0))}"
+        f"{gigabytes:,.1f} GB {change} on the wire {verb} {_usd(worth)} and {calls:,.0f} extra "
+        f"calls of the monitor cost {_usd(paid)}"
     )
     if net.mean < 0:
         told = [

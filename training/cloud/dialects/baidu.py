@@ -34,10 +34,10 @@ _MESSAGES = {
     216201: "image format error",
     216202: "image size error",
     216203: "image base64 error",
-    216630: "recognize error",
     282000: "internal error",
 }
-_FAULTS = {Fault.THROTTLED: 18, Fault.UNAVAILABLE: 282000, Fault.TOKEN: 111, Fault.IMAGE: 216630}
+# Not 216630, "recognize error": its picture is answered, with no label, and clients keep that.
+_FAULTS = {Fault.THROTTLED: 18, Fault.UNAVAILABLE: 282000, Fault.TOKEN: 111, Fault.IMAGE: 216201}
 _IMAGE_FAULTS = {
     ImageFault.EMPTY: 216200,
     ImageFault.FORMAT: 216201,
@@ -54,7 +54,7 @@ class _Refused(Exception):
 class Baidu:
     """``advanced_general`` version 2."""
 
-    name = "baidu"
+    name, tokens = "baidu", True
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules

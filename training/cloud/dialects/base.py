@@ -95,7 +95,7 @@ class Fault(Enum):
 
     THROTTLED = "throttled"  # the vendor's answer to too many requests
     UNAVAILABLE = "unavailable"  # the vendor's own failure
-    TOKEN = "token"  # the key or token is suddenly not valid
+    TOKEN = "token"  # the key or token is not valid
     IMAGE = "image"  # this picture cannot be processed, inside HTTP 200 where the vendor does so
 
 
@@ -131,6 +131,9 @@ class Dialect(Protocol):
 
     #: The scheme of ``edge_sdk.backends`` that speaks it.
     name: str
+    #: Clients fetch tokens, and again when one has expired. A key is good or it is not: a client
+    #: whose key is refused stops, as it should.
+    tokens: bool
 
     def spec(self, url: str) -> str:
         """Return what ``open_backend`` takes for a server at ``http://HOST:PORT``."""

@@ -47,7 +47,7 @@ _FAULTS = {
 class TorchServe:
     """The inference API: ``/predictions`` and ``/ping``."""
 
-    name = "torchserve"
+    name, tokens = "torchserve", False
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
