@@ -106,12 +106,12 @@ def house(stand_in: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[H
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        train, held = labelled("train", 0, 160, 3)[1], labelled("held", 1, 160, 0)[1]
+        train, held = labelled("train", 0, 130, 3)[1], labelled("held", 1, 130, 0)[1]
         goal = Goal(backend=service.name, target=0.9, delta=0.1, scenery="paint")
         run, found = fit_bandit(stand_in, train, held, goal)
         store = Store(folder / "store")
         publish_run(run, store, aliases=["current"])
-        fresh, seen = labelled("fresh", 2, 60, 0)
+        fresh, seen = labelled("fresh", 2, 40, 0)
         yield House(service, run, found.contest, store, fresh, seen)
     ledger.close()
 
@@ -124,7 +124,7 @@ def test_where_only_a_look_tells_the_agent_looks(house: House) -> None:
     assert [one.max_probes for one in house.run.points] == [0]
     assert house.run.facts["training"]["contest"] == house.contest.as_dict()
     bought = house.run.facts["training"]["labels_bought"]
-    assert bought < 0.75 * 320 * len(LADDER)  # what the whole grid would have cost
+    assert bought < 0.75 * 260 * len(LADDER)  # what the whole grid would have cost
 
 
 def test_training_and_the_published_agent_choose_alike(house: House) -> None:
@@ -133,7 +133,7 @@ def test_training_and_the_published_agent_choose_alike(house: House) -> None:
     policy = policy_of(agent, house.fresh, progress=told.append)
     expected = choices(house.run, house.seen)
     assert isinstance(policy, Probing)
-    assert sum(told) == 60
+    assert sum(told) == 40
     np.testing.assert_array_equal(policy.at(agent.operating_point), expected)
     assert len(set(expected.tolist())) > 1
     in_training = policy_in_training(house.run, house.seen)
@@ -172,11 +172,11 @@ def test_what_the_device_sends_keeps_the_promise(house: House) -> None:
     chosen = choices(house.run, house.seen)
     agreement = house.seen.observer("any_hit")(chosen)
     assert agreement.mean() >= 0.85
-    spent = house.seen.table.size_ratio[np.arange(60), chosen]
+    spent = house.seen.table.size_ratio[np.arange(40), chosen]
     enough = [
         float(house.seen.table.size_ratio[:, rung].mean())
         for rung in range(len(LADDER))
-        if house.seen.observer("any_hit")(np.full(60, rung)).mean() >= agreement.mean()
+        if house.seen.observer("any_hit")(np.full(40, rung)).mean() >= agreement.mean()
     ]
     assert spent.mean() < min(enough)  # of any one rung that agrees as often
 

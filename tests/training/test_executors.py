@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -371,6 +372,43 @@ def test_a_scheduler_that_is_not_there_is_an_environment_error() -> None:
         open_executor(f"dask://127.0.0.1:{port}", patience_s=0.3),
     ):
         pass
+
+
+class Gone(Failing):
+    """A scheduler that was lost: no picture comes back, and no goodbye is heard."""
+
+    def __init__(self, *_address: object, **_options: object) -> None:
+        super().__init__(set(range(100)), RuntimeError("the scheduler is gone"))
+
+    def __enter__(self) -> Gone:
+        return self
+
+    def __exit__(self, *_failure: object) -> None:
+        pass
+
+    def wait_for_workers(self, count: int, timeout: float) -> None:
+        pass
+
+    def nthreads(self) -> dict[str, int]:
+        return {"worker": 2}
+
+    def get_executor(self, **_options: object) -> Executor:
+        return self
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        raise RuntimeError("the client is closed")
+
+
+def test_a_scheduler_that_is_lost_is_told_once(
+    shots: list[View], ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", SimpleNamespace(Client=Gone))
+
+    with (
+        open_executor("dask://scheduler:8786") as opened,
+        pytest.raises(WorkerFailed, match="the scheduler is gone"),
+    ):
+        label_grid(shots, LADDER, Labeller(Service(), ledger), executor=opened.executor)
 
 
 @pytest.mark.slow

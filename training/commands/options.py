@@ -47,8 +47,9 @@ def add_service(parser: argparse.ArgumentParser) -> None:
         "--executor",
         default=Terms.executor,
         metavar="WHERE",
-        help="where pictures are encoded: threads, threads:N, or dask://HOST:PORT, whose workers "
-        "must see the pictures under the same path; keys and answers stay here (%(default)s)",
+        help="where pictures are encoded that are asked about at every rung: threads, threads:N, "
+        "or dask://HOST:PORT, whose workers must see the pictures under the same path; "
+        "keys and answers stay here (%(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one JSON object")

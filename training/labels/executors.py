@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -80,7 +80,8 @@ def _cluster(address: str, patience_s: float) -> Iterator[OpenedExecutor]:
         try:
             yield OpenedExecutor(executor, AHEAD * threads)
         finally:
-            executor.shutdown(wait=False)
+            with suppress(Exception):  # dask's own kinds: the cluster is gone already
+                executor.shutdown(wait=False)
 
 
 def _client(address: str, patience_s: float) -> Any:
