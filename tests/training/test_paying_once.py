@@ -223,8 +223,8 @@ paying.label(sys.argv[2], Path(sys.argv[3]))
 
 
 def label(service: str, ledger: Path) -> None:
-    with closing(open_backend(service)) as backend, closing(Ledger(ledger)) as opened:
-        label_grid([Shot(number) for number in range(6)], LADDER, Labeller(backend, opened))
+    with closing(open_backend(service)) as backend, closing(Ledger(ledger)) as book:
+        label_grid([Shot(number) for number in range(6)], LADDER, Labeller(backend, book))
 
 
 def child(service: str, ledger: Path) -> subprocess.Popen[bytes]:
@@ -232,8 +232,8 @@ def child(service: str, ledger: Path) -> subprocess.Popen[bytes]:
 
 
 def rows(ledger: Path) -> int:
-    with closing(Ledger(ledger)) as opened:
-        return len(opened)
+    with closing(Ledger(ledger)) as book:
+        return len(book)
 
 
 class Gate:
