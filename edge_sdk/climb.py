@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 __all__ = ["CURIOSITY", "Look", "climb"]
 
 #: Standard deviations (of a yes or no with the predicted probability) by which the agreement of a
-#: rung not yet probed is raised while looks are left. In trials with three services 0.2 saved a
+#: rung not yet probed is raised while looks are left. In trials on 500 photos 0.2 saved a
 #: tenth of the bytes that 0 needed, and 0.4 no more.
 CURIOSITY = 0.2
 

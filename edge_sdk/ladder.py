@@ -122,8 +122,8 @@ REFERENCE = Rung(quality=75, entropy="plain")
 #: The paper's ten discrete actions (section 3.3).
 PAPER: Ladder = tuple(Rung(quality=q, entropy="plain") for q in range(5, 100, 10))
 
-#: The product's ladder, cheapest first: the frontier of size and agreement that three open
-#: classifiers drew, thinned to steps of about a sixth. Down-scaling and optimised Huffman tables
+#: The product's ladder, cheapest first: the frontier of size and agreement that an open
+#: classifier drew, thinned to steps of about a sixth. Down-scaling and optimised Huffman tables
 #: move that frontier far more than any choice among the paper's qualities. The last rung decodes to
 #: the reference's very pixels, hence to its answer, so safety is always on the ladder.
 FULL: Ladder = (
