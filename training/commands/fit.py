@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from edge_sdk.folder import find_pictures
 from edge_sdk.ladder import LADDERS, Ladder
@@ -157,8 +159,8 @@ def _tell(manifest: Manifest, arguments: argparse.Namespace) -> None:
     else:
         print(point["note"])
         print(_pictures_needed(point["delta"] or DELTA))
-    if winner := manifest.training.get("contest", {}).get("winner"):
-        print(f"How it decides: {_WAYS[winner]}")
+    if manifest.algorithm == "bandit":
+        print(f"How it decides: {_way(point)}")
     print(f"Agent {manifest.id} is in {where}, also as 'current'.")
     print(
         f"Next: python -m training evaluate --store {where} --agent {manifest.id} "
@@ -166,11 +168,13 @@ def _tell(manifest: Manifest, arguments: argparse.Namespace) -> None:
     )
 
 
-_WAYS = {
-    "fixed": "one rung for every picture; looking at pictures did not pay on the training photos.",
-    "static": "by one look at the picture; looking at encodings did not pay.",
-    "probing": "by looking at candidate encodings before one is sent.",
-}
+def _way(point: Mapping[str, Any]) -> str:
+    """Return in words what an operating point does."""
+    if point["rung"] is not None:
+        return "one rung for every picture; looking at pictures did not pay."
+    if point["max_probes"]:
+        return "by looking at candidate encodings before one is sent."
+    return "by one look at the picture."
 
 
 def _pictures_needed(delta: float) -> str:
