@@ -33,9 +33,6 @@ TRAIN_SHARE = 1 / 3
 #: Name of the ladder that is chosen by the service's own answers.
 LEARNED = "learned"
 
-#: Of the table of photos needed, where the operating point says nothing.
-DELTA = 0.05
-
 #: Answers a training photo besides its reference. Six told as much as all in trials, three little
 #: less.
 SAMPLED_CALLS = 4
@@ -158,8 +155,9 @@ def _tell(manifest: Manifest, arguments: argparse.Namespace) -> None:
         )
     else:
         print(point["note"])
-        print(_pictures_needed(point["delta"] or DELTA))
     if manifest.algorithm == "bandit":
+        if not point["certified"]:
+            print(_pictures_needed(point["delta"]))
         print(f"How it decides: {_way(point)}")
     print(f"Agent {manifest.id} is in {where}, also as 'current'.")
     print(

@@ -186,7 +186,14 @@ def fit_bandit(
     )
     run = _run(prefix, heads.static, train, found[0], goal, [train, held.refreshed()])
     probing = any(point.max_probes for point in found)
-    facts = {**run.facts, "training": {**run.facts["training"], "contest": contest.as_dict()}}
+    facts = {
+        **run.facts,
+        "training": {
+            **run.facts["training"],
+            "contest": contest.as_dict(),
+            "vocabulary": heads.vocabulary,
+        },
+    }
     return (
         replace(run, points=found[1:], probe=heads.probe if probing else None, facts=facts),
         FitResult(heads.report, contest),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_sdk.engine import Scores
-from edge_sdk.policy import OperatingPoint, choose
+from edge_sdk.policy import OperatingPoint
 from training.learn.calibrate import Observe, agreement_needed, calibrate
 from training.learn.contest import Contest
 from training.learn.policies import GRID, SAFEST, Fixed, Policy, Static
@@ -76,10 +76,9 @@ def operating_points(
 
 def expected_point(predicted: Scores, target: float) -> OperatingPoint:
     """Return the cheapest trade-off at which the head expects ``target`` of its own choices."""
-    best = SAFEST
+    best, static = SAFEST, Static(predicted)
     for trade_off in GRID:
-        chosen = choose(predicted, OperatingPoint(trade_off=trade_off))
-        if _expected(predicted, chosen) < target:
+        if static.expected(trade_off) < target:
             break
         best = trade_off
     return OperatingPoint(
@@ -159,8 +158,3 @@ def _steps(policy: Policy, count: int, goals: Goals) -> tuple[float, ...]:
     between = [step for step in GRID if floor <= step <= start]
     thinned = between[:: max(1, len(between) // _THRIFTY_STEPS)]
     return (SAFEST, 16.0 * start, 4.0 * start, *thinned)
-
-
-def _expected(predicted: Scores, chosen: NDArray[np.int64]) -> float:
-    assert predicted.agreement is not None  # only heads with a trade-off come here
-    return float(predicted.agreement[np.arange(len(chosen)), chosen].mean())
