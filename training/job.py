@@ -208,15 +208,22 @@ class Job:
         return Labelled(features, table, looks)
 
     def answered(
-        self, prefix: Prefix, views: Sequence[View], ladder: Ladder, part: str, calls: int
+        self,
+        prefix: Prefix,
+        views: Sequence[View],
+        ladder: Ladder,
+        part: str,
+        calls: int,
+        *,
+        look: bool = True,
     ) -> Labelled:
-        """Ask about each view's reference and ``calls`` of its rungs; look at all rungs."""
+        """Ask about each view's reference and ``calls`` of its rungs; ``look`` at all rungs."""
         answers = self._sampled(views, ladder, f"asking about {part}", calls)
         kept = [views[position] for position in answers.positions]
         return Labelled(
             self.features(prefix, kept, f"features of {part}"),
             answers.table(),
-            self.looks(prefix, kept, ladder, f"encodings of {part}"),
+            self.looks(prefix, kept, ladder, f"encodings of {part}") if look else None,
             answers,
         )
 

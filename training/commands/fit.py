@@ -126,8 +126,9 @@ def _learn(
         train = job.labelled(prefix, train_views, ladder, "training photos", look_at=look_at)
         held = job.labelled(prefix, held_views, ladder, "calibration photos", look_at=look_at)
     else:
-        train = job.answered(prefix, train_views, ladder, "training photos", calls)
-        held = job.answered(prefix, held_views, ladder, "calibration photos", 0)
+        look = bool(look_at)
+        train = job.answered(prefix, train_views, ladder, "training photos", calls, look=look)
+        held = job.answered(prefix, held_views, ladder, "calibration photos", 0, look=look)
     with job.stages.stage("learning and calibrating"):
         trained, _ = fit_bandit(prefix, train, held, _of_model(goal, job))
     return with_metrics(trained, held.refreshed())
