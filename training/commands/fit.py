@@ -20,6 +20,7 @@ from training.job import Job, open_run
 from training.learn.calibrate import images_needed
 from training.learn.features import load_prefix
 from training.learn.fit import MAX_PROBES, Goal, fit_bandit, fit_dqn
+from training.learn.operating import KEPT
 from training.measure.recognition import with_metrics
 from training.photos import View, readable, split_by_photo, views
 from training.progress import Stages
@@ -178,8 +179,9 @@ def _way(point: Mapping[str, Any]) -> str:
 
 def _pictures_needed(delta: float) -> str:
     """Return how many photos would certify some targets if every answer agreed."""
-    held = {target: images_needed(target, delta) for target in (0.9, 0.95, 0.97, 0.99)}
+    spent, targets = (1.0 - KEPT) * delta, (0.9, 0.95, 0.97, 0.99)
     told = ", ".join(
-        f"{target:g}: {math.ceil(count / (1.0 - TRAIN_SHARE))}" for target, count in held.items()
+        f"{target:g}: {math.ceil(images_needed(target, spent) / (1.0 - TRAIN_SHARE))}"
+        for target in targets
     )
     return f"Photos needed at least, training included, for a target of {told}."

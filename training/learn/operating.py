@@ -14,10 +14,10 @@ from training.learn.calibrate import Observe, agreement_needed, calibrate
 from training.learn.contest import Contest
 from training.learn.policies import GRID, SAFEST, Fixed, Policy, Static
 
-__all__ = ["Goals", "expected_point", "operating_points"]
+__all__ = ["KEPT", "Goals", "expected_point", "operating_points"]
 
 #: Share of δ that is kept for the fixed rung, should it turn out cheaper.
-_KEPT = 0.2
+KEPT = 0.2
 
 #: Where answers cost, this many trade-offs are tested between the two expectations below, or up to
 #: twice as many.
@@ -104,7 +104,7 @@ def _certified(
         groups,
         target=goals.target,
         delta=goals.delta,
-        spend=1.0 - _KEPT,
+        spend=1.0 - KEPT,
         steps=steps,
         effect=goals.effect,
         shares=goals.shares,
@@ -135,7 +135,7 @@ def _guarded(
         groups,
         target=goals.target,
         delta=goals.delta,
-        spend=_KEPT,
+        spend=KEPT,
         effect=goals.effect,
         shares=goals.shares,
     )
@@ -150,7 +150,7 @@ def _steps(policy: Policy, count: int, goals: Goals) -> tuple[float, ...]:
 
     Who picks what looks best is disappointed a little, so the first is far on the safe side.
     """
-    needed = agreement_needed(count, goals.target, goals.delta * (1.0 - _KEPT))
+    needed = agreement_needed(count, goals.target, goals.delta * (1.0 - KEPT))
     expected = {step: policy.expected(step) for step in GRID}
     safe = [step for step in GRID if expected[step] >= 1.0 - (1.0 - needed) / 4.0]
     start = min(safe, default=GRID[0])
