@@ -15,12 +15,15 @@ from dataclasses import dataclass
 
 from edge_sdk.backends.base import Label
 
-__all__ = ["METRICS", "TOP", "Agreement", "compare", "eq1"]
+__all__ = ["ANY_HIT", "METRICS", "TOP", "Agreement", "compare", "eq1"]
 
 #: Eq. (2): labels of the compressed answer that count, best first.
 TOP = 5
 
-METRICS = ("any_hit", "eq1", "top1", "jaccard")
+#: The default metric.
+ANY_HIT = "any_hit"
+
+METRICS = (ANY_HIT, "eq1", "top1", "jaccard")
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from export.probe_head import ProbeHead
 from model_store.errors import UsageError
 from model_store.files import read_json, write_atomic, write_json
 
-__all__ = ["SCHEMA", "Head", "TrainingRun", "head_from_bytes", "state_to_bytes"]
+__all__ = ["SCHEMA", "Head", "TrainingRun", "head_from_bytes", "probe_from_bytes", "state_to_bytes"]
 
 SCHEMA = "adacompress.training-run/1"
 
@@ -110,7 +110,9 @@ class TrainingRun:
                 expected=expected,
                 facts=document["facts"],
                 points=tuple(map(OperatingPoint.from_dict, document.get("points", ()))),
-                probe=_probe(folder, ladder) if document.get("probe") else None,
+                probe=probe_from_bytes((folder / "probe.safetensors").read_bytes(), ladder)
+                if document.get("probe")
+                else None,
             )
         except UsageError:
             raise
@@ -142,8 +144,9 @@ def head_from_bytes(data: bytes, ladder: Ladder) -> Head:
     return head.eval()
 
 
-def _probe(folder: Path, ladder: Ladder) -> ProbeHead:
-    return ProbeHead.from_state(load((folder / "probe.safetensors").read_bytes()), ladder)
+def probe_from_bytes(data: bytes, ladder: Ladder) -> ProbeHead:
+    """Rebuild a probe's head from its safetensors."""
+    return ProbeHead.from_state(load(data), ladder)
 
 
 def _parity_to_bytes(inputs: NDArray[np.uint8], expected: Scores) -> bytes:

@@ -1,4 +1,4 @@
-"""``python -m training``: demo, fit, evaluate, retrain, ledger, cloud, assets."""
+"""``python -m training``: demo, fit, coldstart, evaluate, study, retrain, ledger, cloud, assets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ __all__ = ["main"]
 _COMMANDS = {
     "demo": "training.demo.command",
     "fit": "training.commands.fit",
+    "coldstart": "training.commands.coldstart",
     "evaluate": "training.commands.evaluate",
+    "study": "training.commands.study",
     "retrain": "training.retrain",
     "ledger": "training.commands.ledger",
     "cloud": "training.cloud.command",

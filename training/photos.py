@@ -10,16 +10,18 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from edge_sdk import codec
 from edge_sdk.errors import ImageError
 from model_store.errors import UsageError
 
-__all__ = ["View", "readable", "split_by_photo", "views"]
+__all__ = ["View", "readable", "split_by_photo", "split_rows", "views"]
 
 Camera = Callable[[Image.Image, int], Image.Image]
 
@@ -137,6 +139,16 @@ def split_by_photo(
     order = np.random.default_rng(seed).permutation(len(names))
     part_of = dict(zip((names[i] for i in order), _parts(len(names), shares), strict=True))
     return [[item for item in items if part_of[item.photo] == part] for part in range(len(shares))]
+
+
+def split_rows(
+    groups: NDArray[np.object_], counts: Sequence[int], seed: int
+) -> list[NDArray[np.int64]]:
+    """Return the rows of the first ``counts[0]`` shuffled photos, of the next, and so on."""
+    names, photo = np.unique(groups.astype(str), return_inverse=True)
+    place = np.random.default_rng(seed).permutation(len(names))[photo]
+    edges = np.cumsum([0, *counts])
+    return [np.flatnonzero((place >= low) & (place < high)) for low, high in pairwise(edges)]
 
 
 def _parts(count: int, shares: Sequence[float]) -> list[int]:

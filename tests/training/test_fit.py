@@ -234,6 +234,7 @@ def test_the_facts_tell_where_the_agent_comes_from(
         "name": "local:stand-in",
         "model_version": None,
         "min_score": 0.0,
+        "metric": "any_hit",
     }
     assert facts["reward"] == {"alpha": 1.0, "beta": 0.0}
     assert (training["photos"], training["images"], training["seed"]) == (210, 210, 3)

@@ -54,10 +54,10 @@ class Looking:
     def point(self, step: float) -> OperatingPoint:
         return OperatingPoint(trade_off=step, max_probes=self.max_probes)
 
-    def expected(self, step: float) -> float:
+    def foreseen(self, step: float) -> NDArray[np.float64]:
         chosen = self.rungs(step)
         assert self.scores.agreement is not None
-        return float(self.scores.agreement[np.arange(len(chosen)), chosen].mean())
+        return np.asarray(self.scores.agreement[np.arange(len(chosen)), chosen], dtype=np.float64)
 
     def at(self, point: OperatingPoint) -> NDArray[np.int64]:
         return choose(self.scores, point)

@@ -13,6 +13,7 @@ from itertools import chain
 import numpy as np
 
 from edge_sdk.agent import Agent, load_agent
+from edge_sdk.agreement import ANY_HIT
 from edge_sdk.codec import Picture, encode
 from edge_sdk.estimator import TABLE_1
 from edge_sdk.folder import find_pictures
@@ -101,6 +102,7 @@ def _command(arguments: argparse.Namespace) -> int:
     paths = readable(find_pictures(arguments.images), stages.say)
     pictures = views(paths, 1, long_side=None, seed=arguments.seed)
     min_score = manifest.backend.get("min_score") or 0.0
+    metric = arguments.metric or manifest.backend.get("metric") or ANY_HIT
     with open_job(arguments, run, stages, min_score) as job:
         prices = _prices(arguments, job)
         ladders = ladders_of(arguments.baselines, pictures, stages)
@@ -118,16 +120,17 @@ def _command(arguments: argparse.Namespace) -> int:
             policy=measured.policy,
             target=_target(agent),
             loop=TABLE_1,
+            metric=metric,
             rng=np.random.default_rng(arguments.seed),
             opponents=opponents(ladders, table, kept, stages),
         )
-        extras = _extras(arguments, job, kept, agent, own, measured, found, prices)
-        report = _report(arguments, manifest, agent, own, measured, found, extras, job)
+        extras = _extras(arguments, job, kept, agent, own, measured, found, prices, metric)
+        report = _report(arguments, manifest, agent, own, measured, found, extras, job, metric)
     document, page = report.write(run)
     if arguments.json:
         print_json(report.to_json())
         return 0
-    print(print_table(found.policies))
+    print(print_table(found.policies, metric=metric))
     print()
     for sentence in (found.quality_verdict.sentence, found.verdict.sentence, *extras.sentences):
         print(sentence)
@@ -163,14 +166,17 @@ def _extras(
     measured: _Measured,
     found: Comparison,
     prices: Prices,
+    metric: str,
 ) -> _Extras:
     rng, noise, cost, answers = np.random.default_rng(arguments.seed), None, None, 0
     if arguments.noise:
         rows = sample(len(pictures), arguments.noise, rng)
         asked = [pictures[row] for row in rows]
         table = job.label(asked, NEIGHBOURS, "asking about the service's own noise")
-        agreement = found.policies["agent"].agreement["any_hit"]
-        noise = measure_noise(table, agreement=agreement, target=_target(agent), rng=rng)
+        agreement = found.policies["agent"].agreement[metric]
+        noise = measure_noise(
+            table, agreement=agreement, target=_target(agent), rng=rng, metric=metric
+        )
         answers = len(NEIGHBOURS) * len(table)
     if prices.asked:
         cost = cost_of(
@@ -212,6 +218,7 @@ def _report(
     found: Comparison,
     extras: _Extras,
     job: Job,
+    metric: str,
 ) -> Report:
     trained = manifest.training
     seen = PhotoSet(
@@ -250,6 +257,7 @@ def _report(
         },
         versions=versions(),
         timings_s=job.stages.seconds,
+        metric=metric,
         confidence=by_confidence(own, measured.chosen, rng=np.random.default_rng(arguments.seed)),
         noise=extras.noise,
         cost=extras.cost,

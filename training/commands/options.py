@@ -5,23 +5,30 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from edge_sdk.agreement import METRICS
 from training.job import Job, Terms
 from training.progress import Stages
 
 __all__ = ["add_service", "open_job"]
 
 
-def add_service(parser: argparse.ArgumentParser) -> None:
-    """Add where pictures, answers and agents are, and what may be spent."""
+def add_service(parser: argparse.ArgumentParser, *, store: bool = True) -> None:
+    """Add where pictures, answers and, if wanted, agents are, and what may be spent."""
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="pictures")
     parser.add_argument(
         "--backend", required=True, metavar="SPEC", help="baidu://HOST, local:MODEL, …"
     )
-    parser.add_argument("--store", type=Path, required=True, metavar="DIR", help="model store")
+    if store:
+        parser.add_argument("--store", type=Path, required=True, metavar="DIR", help="model store")
     parser.add_argument(
         "--run", type=Path, required=True, metavar="DIR", help="results, and the paid answers"
     )
     parser.add_argument("--min-score", type=float, metavar="S", help="labels below do not count")
+    parser.add_argument(
+        "--metric",
+        choices=METRICS,
+        help="agreement that counts (default: any_hit, or the agent's own)",
+    )
     parser.add_argument("--max-calls", type=int, metavar="N", help="answers that may be bought")
     parser.add_argument("--max-cost", type=float, metavar="USD", help="dollars that may be spent")
     parser.add_argument(

@@ -29,6 +29,7 @@ from edge_sdk.ladder import Ladder, Rung
 from model_store.errors import AdaCompressError, UsageError
 from training.labels.labeller import Labeller, ModelChanged
 from training.labels.prepare import Picture, prepare
+from training.labels.sampling import stratified
 from training.labels.table import AnswerTable, Rejected
 
 __all__ = ["Answers"]
@@ -137,20 +138,21 @@ class Answers:
         rng: np.random.Generator,
         progress: Callable[[int], object] = lambda count: None,
     ) -> None:
-        """Ask about ``calls`` rungs of every picture, one at random from each part of the ladder.
+        """Ask about ``calls`` rungs of every picture, see ``training.labels.sampling``."""
+        self.ask(stratified(len(self), len(self.ladder), calls, rng), progress)
 
-        Which rungs are asked must not depend on the answers: a bisection asks where the answer is
-        in doubt, so half its answers are yes whatever the picture, and what is fitted to them
-        learns that pictures do not differ.
+    def ask(
+        self,
+        rungs: NDArray[np.int64],
+        progress: Callable[[int], object] = lambda count: None,
+    ) -> None:
+        """Ask about some rungs of every picture.
 
         Args:
-            calls: answers a picture.
-            rng: chooses the rungs.
+            rungs: (N, c).
             progress: called with 1 after every picture.
         """
-        edges = np.linspace(0, len(self.ladder), calls + 1)
-        drawn = rng.uniform(edges[:-1], edges[1:], (len(self), calls)).astype(np.int64)
-        cells = [(row, rungs) for row, rungs in zip(self._rows, drawn.tolist(), strict=True)]
+        cells = [(row, asked) for row, asked in zip(self._rows, rungs.tolist(), strict=True)]
         self._parallel(self._ask_row, cells, progress)
 
     def table(self) -> AnswerTable:

@@ -14,6 +14,18 @@ from model_store.errors import UsageError
 
 __all__ = ["AnswerTable", "Rejected", "concatenate"]
 
+#: Arrays with a row a picture; ``agreement`` holds more of them.
+_BY_PICTURE = (
+    "keys",
+    "groups",
+    "reference_bytes",
+    "reference_wire",
+    "bytes",
+    "wire",
+    "reference_score",
+    "reference_label",
+)
+
 
 class Rejected(NamedTuple):
     """A picture without answers: it cannot be read, or the service refused it or failed on it.
@@ -91,6 +103,17 @@ class AnswerTable:
             agreement={name: values[:, columns] for name, values in self.agreement.items()},
         )
 
+    def take(self, rows: NDArray[np.int64]) -> AnswerTable:
+        """Return some of the pictures; what was paid and refused belongs to the whole table."""
+        return replace(
+            self,
+            **{name: getattr(self, name)[rows] for name in _BY_PICTURE},
+            agreement={name: values[rows] for name, values in self.agreement.items()},
+            calls=0,
+            from_ledger=0,
+            rejected=(),
+        )
+
     @property
     def size_ratio(self) -> NDArray[np.float64]:
         """Compressed over reference JPEG bytes, (N, K)."""
@@ -114,10 +137,9 @@ def concatenate(tables: Sequence[AnswerTable]) -> AnswerTable:
     def stacked(name: str) -> Any:
         return np.concatenate([getattr(table, name) for table in tables])
 
-    rows = ("keys", "groups", "reference_bytes", "reference_wire", "bytes", "wire")
     return AnswerTable(
         ladder=tables[0].ladder,
-        **{name: stacked(name) for name in (*rows, "reference_score", "reference_label")},
+        **{name: stacked(name) for name in _BY_PICTURE},
         agreement={
             metric: np.concatenate([table.agreement[metric] for table in tables])
             for metric in tables[0].agreement

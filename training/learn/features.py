@@ -45,6 +45,13 @@ class Features:
     inputs: NDArray[np.uint8]
     rows: NDArray[np.int64]
 
+    def take(self, rows: NDArray[np.int64]) -> Features:
+        """Return some of the views, each named once, with those of the inputs that are theirs."""
+        place = {row: new for new, row in enumerate(rows.tolist())}
+        kept = [number for number, row in enumerate(self.rows.tolist()) if row in place]
+        moved = np.array([place[row] for row in self.rows[kept].tolist()], dtype=np.int64)
+        return Features(self.values[rows], self.inputs[kept], moved)
+
 
 def load_prefix(
     weights: str = "auto", *, cut: int = WHOLE, side: int = 224, confidence: bool = False

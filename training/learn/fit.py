@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from export.network import CONFIDENCE, Prefix
 from export.run import Head, TrainingRun
 from model_store.errors import UsageError
 from training import assets
-from training.labels.answers import Answers
+from training.labels.sampling import stratified
 from training.labels.table import AnswerTable
 from training.learn.bandit import FitReport
 from training.learn.calibrate import Observe, design_effect
@@ -30,7 +30,7 @@ from training.learn.contest import Contest
 from training.learn.dqn import PaperParameters, Trace, train_dqn
 from training.learn.environment import TableEnvironment
 from training.learn.features import Features
-from training.learn.heads import Heads, Seen, policy, scores
+from training.learn.heads import NO_START, Heads, Seen, Start, doubtful, policy, scores
 from training.learn.operating import Goals, operating_points
 from training.learn.policies import Policy
 from training.learn.reward import Reward
@@ -38,14 +38,18 @@ from training.versions import versions
 
 __all__ = [
     "MAX_PROBES",
+    "Asking",
     "FitResult",
     "Goal",
     "Labelled",
+    "acquire",
     "choices",
     "fingerprint",
     "fit_bandit",
     "fit_dqn",
+    "goals_of",
     "policy_of",
+    "run_of",
 ]
 
 
@@ -93,6 +97,19 @@ class Goal:
                 )
 
 
+class Asking(Protocol):
+    """Who buys answers, such as ``training.labels.answers.Answers``."""
+
+    def observe(self, metric: str, rungs: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the agreement of one rung of each picture, (N,)."""
+
+    def ask(self, rungs: NDArray[np.int64]) -> None:
+        """Ask about some rungs of every picture, (N, c)."""
+
+    def table(self) -> AnswerTable:
+        """Return what is known."""
+
+
 @dataclass(frozen=True)
 class Labelled:
     """Features of N views and the service's answers to them, row by row.
@@ -107,13 +124,18 @@ class Labelled:
     features: Features
     table: AnswerTable
     looks: NDArray[np.float32] | None = None
-    answers: Answers | None = None
+    answers: Asking | None = None
 
     def on(self, ladder: Ladder) -> Labelled:
         """Return the same pictures with the answers on another ladder."""
         columns = [self.table.ladder.index(rung) for rung in ladder]
         looks = None if self.looks is None else self.looks[:, columns]
         return Labelled(self.features, self.table.on(ladder), looks)
+
+    def take(self, rows: NDArray[np.int64]) -> Labelled:
+        """Return some of the pictures, with the answers so far."""
+        looks = None if self.looks is None else self.looks[rows]
+        return Labelled(self.features.take(rows), self.table.take(rows), looks)
 
     def observer(self, metric: str) -> Observe:
         """Return what tells the agreement of one rung of each picture."""
@@ -147,14 +169,38 @@ class FitResult:
     Attributes:
         report: of the static head.
         contest: how the ways of deciding compare on the training photos.
+        heads: all that was fitted, whether the agent has it or not.
     """
 
     report: FitReport
     contest: Contest
+    heads: Heads = field(compare=False, repr=False)
+
+
+def acquire(
+    prefix: Prefix, train: Labelled, goal: Goal, calls: int, start: Start = NO_START
+) -> Labelled:
+    """Ask about the ``calls`` rungs of every training picture that teach most, if looks tell them.
+
+    Args:
+        prefix: made the features.
+        train: with a few answers a picture.
+        goal: whose metric counts.
+        calls: answers a picture more.
+        start: heads to start from.
+    """
+    if train.answers is None or train.looks is None or calls < 1:
+        return train
+    rng = np.random.default_rng(goal.seed)
+    rungs = doubtful(prefix, train.seen(goal.metric), calls, rng, start)
+    if rungs is None:
+        rungs = stratified(len(train.table), len(train.table.ladder), calls, rng)
+    train.answers.ask(rungs)
+    return train.refreshed()
 
 
 def fit_bandit(
-    prefix: Prefix, train: Labelled, held: Labelled, goal: Goal
+    prefix: Prefix, train: Labelled, held: Labelled, goal: Goal, start: Start = NO_START
 ) -> tuple[TrainingRun, FitResult]:
     """Train the default agent: heads on ``train``, certificate on ``held``.
 
@@ -163,28 +209,23 @@ def fit_bandit(
         train: pictures the heads are fitted to.
         held: pictures of other photos, for the operating point; asked about where need be.
         goal: target, reward and names.
+        start: heads of another agent on the same ladder, to start from where that helps.
     """
     rng = np.random.default_rng(goal.seed)
-    heads = Heads.of(prefix, train.seen(goal.metric), goal.reward, rng)
+    heads = Heads.of(prefix, train.seen(goal.metric), goal.reward, rng, start)
     contest = heads.contest(rng)
     complete = held.answers is None
+    answers = held.table.agreement[goal.metric]
+    effect = design_effect(answers, held.table.groups) if complete else None
     found = operating_points(
         heads.policies(held.seen(goal.metric), goal.max_probes),
         contest,
         held.observer(goal.metric),
         held.table.groups,
         held.table.size_ratio,
-        Goals(
-            target=goal.target,
-            delta=goal.delta,
-            shares=goal.metric in ("eq1", "jaccard"),
-            thrifty=not complete,
-            effect=design_effect(held.table.agreement[goal.metric], held.table.groups)
-            if complete
-            else None,
-        ),
+        goals_of(goal, thrifty=not complete, effect=effect),
     )
-    run = _run(prefix, heads.static, train, found[0], goal, [train, held.refreshed()])
+    run = run_of(prefix, heads.static, train, found[0], goal, [train, held.refreshed()])
     probing = any(point.max_probes for point in found)
     facts = {
         **run.facts,
@@ -192,11 +233,29 @@ def fit_bandit(
             **run.facts["training"],
             "contest": contest.as_dict(),
             "vocabulary": heads.vocabulary,
+            "started": heads.started,
         },
     }
     return (
         replace(run, points=found[1:], probe=heads.probe if probing else None, facts=facts),
-        FitResult(heads.report, contest),
+        FitResult(heads.report, contest, heads),
+    )
+
+
+def goals_of(goal: Goal, *, thrifty: bool, effect: float | None = None) -> Goals:
+    """Return what an operating point has to promise.
+
+    Args:
+        goal: of the agent.
+        thrifty: answers are bought, so few trade-offs are tested.
+        effect: design effect, if it is known beforehand.
+    """
+    return Goals(
+        target=goal.target,
+        delta=goal.delta,
+        shares=goal.metric in ("eq1", "jaccard"),
+        thrifty=thrifty,
+        effect=effect,
     )
 
 
@@ -223,7 +282,7 @@ def fit_dqn(
     point = OperatingPoint(
         trade_off=None, note="The Q-values decide; the paper states no accuracy target."
     )
-    return _run(prefix, head, train, point, goal, [train]), trace
+    return run_of(prefix, head, train, point, goal, [train]), trace
 
 
 def policy_of(run: TrainingRun, pictures: Labelled) -> Policy:
@@ -242,7 +301,7 @@ def fingerprint(tables: Sequence[AnswerTable]) -> str:
     return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
 
-def _run(
+def run_of(
     prefix: Prefix,
     head: Head,
     train: Labelled,
@@ -250,6 +309,16 @@ def _run(
     goal: Goal,
     used: Sequence[Labelled],
 ) -> TrainingRun:
+    """Return what training leaves.
+
+    Args:
+        prefix: made the features.
+        head: that decides.
+        train: pictures whose features and inputs prove parity.
+        point: the operating point.
+        goal: target, reward and names.
+        used: everything that was learnt from or calibrated on.
+    """
     features = train.features
     return TrainingRun(
         prefix=export_prefix(prefix, assets.cache_dir() / "prefix"),
@@ -284,6 +353,7 @@ def _facts(
             "name": goal.backend,
             "model_version": goal.model_version,
             "min_score": goal.min_score,
+            "metric": goal.metric,
         },
         "training": {
             "fingerprint": fingerprint(tables),

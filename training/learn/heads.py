@@ -23,7 +23,7 @@ from training.learn.policies import ByValue, Fixed, Policy, Probing, Static
 from training.learn.probing import Looks, fit_probe, predictions
 from training.learn.reward import Reward
 
-__all__ = ["Heads", "Seen", "policy", "scores"]
+__all__ = ["NO_START", "Heads", "Seen", "Start", "doubtful", "policy", "scores"]
 
 Array = NDArray[np.float64]
 Classifier = tuple[torch.Tensor, torch.Tensor]
@@ -66,6 +66,21 @@ class Seen:
             looks=None if self.looks is None else self.looks[rows],
         )
 
+    def joined(self, other: Seen) -> Seen:
+        """Return these pictures, then others on the same ladder."""
+        looks = None
+        if self.looks is not None and other.looks is not None:
+            looks = np.concatenate([self.looks, other.looks])
+        return Seen(
+            ladder=self.ladder,
+            features=np.concatenate([self.features, other.features]),
+            groups=np.concatenate([self.groups, other.groups]),
+            agreement=np.concatenate([self.agreement, other.agreement]),
+            size_ratio=np.concatenate([self.size_ratio, other.size_ratio]),
+            labels=np.concatenate([self.labels, other.labels]),
+            looks=looks,
+        )
+
     @property
     def observations(self) -> Observations:
         """The answered cells."""
@@ -85,8 +100,31 @@ class Seen:
         return Looks(self.features, self.looks, self.size_ratio)
 
 
-#: Classes learnt from some pictures, or None where there are too few to be told apart.
-Speak = Callable[[Seen], Classifier | None]
+@dataclass(frozen=True)
+class Start:
+    """Heads of another agent on the same ladder that learning may start from, as far as given."""
+
+    static: FactoredHead | None = None
+    probe: ProbeHead | None = None
+
+
+#: Learning from nothing.
+NO_START = Start()
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What a probe says its looks in.
+
+    Attributes:
+        name: ``imagenet``, ``service`` or ``none``.
+        speak: classes learnt from some pictures, or None where there are too few to be told apart.
+        start: a head with the same words that only differences are learnt to, or None.
+    """
+
+    name: str
+    speak: Callable[[Seen], Classifier | None]
+    start: ProbeHead | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,19 +136,29 @@ class Heads:
         probe: tells more from a candidate, or None where nobody looked.
         report: how the static head was fitted.
         vocabulary: whose classes the probe speaks in: ``imagenet`` or ``service``.
+        started: whether a head learnt only its difference to another agent's.
     """
 
     static: FactoredHead
     probe: ProbeHead | None
     report: FitReport
     vocabulary: str
+    started: bool
     _seen: Seen
     _reward: Reward
     _confidence: int
-    _speak: Speak
+    _words: _Words
+    _base: FactoredHead | None
 
     @classmethod
-    def of(cls, prefix: Prefix, seen: Seen, reward: Reward, rng: np.random.Generator) -> Heads:
+    def of(
+        cls,
+        prefix: Prefix,
+        seen: Seen,
+        reward: Reward,
+        rng: np.random.Generator,
+        start: Start = NO_START,
+    ) -> Heads:
         """Fit both heads.
 
         Args:
@@ -118,23 +166,24 @@ class Heads:
             seen: training pictures.
             reward: α and β.
             rng: assigns photos to folds.
+            start: heads to start from, each taken if that foresees the answers better.
         """
         confidence = CONFIDENCE if prefix.confidence else 0
-        static, report = fit_factored(
-            seen.observations, seen.ladder, reward, rng=rng, confidence=confidence
-        )
-        words: tuple[str, Speak] = ("none", _silence)
+        base, static, report = _static(seen, reward, rng, confidence, start)
+        words = _NO_WORDS
         if seen.looks is not None:
-            words = _vocabulary(seen, _imagenet(prefix), confidence, rng)
+            words = _vocabulary(seen, _imagenet(prefix), confidence, rng, start.probe)
         return cls(
             static=static,
-            probe=_probe(seen, words[1]),
+            probe=_probe(seen, words),
             report=report,
-            vocabulary=words[0],
+            vocabulary=words.name,
+            started=base is not None or words.start is not None,
             _seen=seen,
             _reward=reward,
             _confidence=confidence,
-            _speak=words[1],
+            _words=words,
+            _base=base,
         )
 
     def policies(self, pictures: Seen, max_probes: int) -> dict[str, Policy]:
@@ -161,16 +210,50 @@ class Heads:
                 self._reward,
                 rng=np.random.default_rng(0),
                 confidence=self._confidence,
+                base=self._base,
             )
             agreement = scores(static, other.features).agreement
             assert agreement is not None  # the head is factored
             found = {"fixed": _rung_means(part, len(held)), "static": agreement.astype(np.float64)}
-            if (probe := _probe(part, self._speak)) is not None:
+            if (probe := _probe(part, self._words)) is not None:
                 found["probing"] = _own_look(probe, other)
             return found
 
         learnable = np.where(always_agrees(seen.ladder), np.nan, seen.agreement)
         return contest(predict, learnable, seen.groups, rng)
+
+
+def doubtful(
+    prefix: Prefix,
+    seen: Seen,
+    calls: int,
+    rng: np.random.Generator,
+    start: Start = NO_START,
+) -> NDArray[np.int64] | None:
+    """Return the rungs of every picture whose answers are least foreseeable, (N, calls).
+
+    A probe fitted to the answers so far looks at every encoding; where it says yes or no nearly
+    certainly, an answer would teach little. What is chosen depends on what a picture looks like and
+    not on its own answer, so what is fitted to the answers stays unbiased.
+
+    Args:
+        prefix: made the features.
+        seen: with the answers so far.
+        calls: rungs a picture; of those already asked, and of the reference's pixels, none.
+        rng: assigns photos to folds.
+        start: heads to start from.
+
+    Returns:
+        None where no probe can be fitted.
+    """
+    confidence = CONFIDENCE if prefix.confidence else 0
+    words = _vocabulary(seen, _imagenet(prefix), confidence, rng, start.probe)
+    if (probe := _probe(seen, words)) is None:
+        return None
+    foreseen = _own_look(probe, seen)
+    settled = ~np.isnan(seen.agreement) | np.array(always_agrees(seen.ladder))
+    doubt = np.where(settled, -1.0, foreseen * (1.0 - foreseen))
+    return np.argsort(-doubt, axis=1, kind="stable")[:, :calls]
 
 
 def policy(head: Head, probe: ProbeHead | None, point: OperatingPoint, pictures: Seen) -> Policy:
@@ -201,40 +284,67 @@ def _imagenet(prefix: Prefix) -> Classifier | None:
     return last.weight.detach(), last.bias.detach()
 
 
+def _static(
+    seen: Seen,
+    reward: Reward,
+    rng: np.random.Generator,
+    confidence: int,
+    start: Start,
+) -> tuple[FactoredHead | None, FactoredHead, FitReport]:
+    """Fit the static head, from another agent's if that foresees better; return that one first."""
+    seed = int(rng.integers(2**32))  # the same folds for both
+    fits = []
+    for base in (None, start.static) if start.static else (None,):
+        head, report = fit_factored(
+            seen.observations,
+            seen.ladder,
+            reward,
+            rng=np.random.default_rng(seed),
+            confidence=confidence,
+            base=base,
+        )
+        fits.append((base, head, report))
+    return min(fits, key=lambda fit: fit[2].log_loss[1])
+
+
 def _vocabulary(
-    seen: Seen, own: Classifier | None, confidence: int, rng: np.random.Generator
-) -> tuple[str, Speak]:
-    """Choose the classes that tell more about agreement on photos not fitted to."""
+    seen: Seen,
+    own: Classifier | None,
+    confidence: int,
+    rng: np.random.Generator,
+    start: ProbeHead | None = None,
+) -> _Words:
+    """Choose the classes, and the start, that tell more about agreement on photos not fitted to."""
 
     def service(pictures: Seen) -> Classifier | None:
         pooled = pictures.features[:, : pictures.features.shape[1] - confidence]
         return classifier_of(pooled, pictures.labels)
 
-    candidates: dict[str, Speak] = {"imagenet": lambda pictures: own, "service": service}
-    usable = {name: speak for name, speak in candidates.items() if speak(seen) is not None}
+    candidates = [_Words("imagenet", lambda pictures: own), _Words("service", service)]
+    if start is not None:
+        candidates.append(replace(candidates[0], start=start))
+    usable = [words for words in candidates if words.speak(seen) is not None]
     if len(usable) < 2:
-        return next(iter(usable.items()), ("none", _silence))
+        return next(iter(usable), _NO_WORDS)
     photo = _photos(seen)
     held = (rng.permutation(int(photo.max()) + 1) % 3 == 0)[photo]
     part, other = seen.take(np.flatnonzero(~held)), seen.take(np.flatnonzero(held))
-    probes = {name: _probe(part, speak) for name, speak in usable.items()}
-    losses = {name: np.inf if one is None else _loss(one, other) for name, one in probes.items()}
-    best = min(losses, key=lambda name: losses[name])
-    return best, usable[best]
+    probes = [(words, _probe(part, words)) for words in usable]
+    losses = [np.inf if one is None else _loss(one, other) for _, one in probes]
+    return usable[int(np.argmin(losses))]
 
 
-def _silence(pictures: Seen) -> Classifier | None:
-    """Return no words: nobody looks."""
-    return None
+#: Nobody looks.
+_NO_WORDS = _Words("none", lambda pictures: None)
 
 
-def _probe(seen: Seen, speak: Speak) -> ProbeHead | None:
+def _probe(seen: Seen, chosen: _Words) -> ProbeHead | None:
     """Fit a probe, or return None where there are no words.
 
     What a classifier says of the very pictures that it was learnt from is surer than what it will
     say on the device. So a probe learns from pictures that its words were not learnt from.
     """
-    classifier = speak(seen)
+    classifier = chosen.speak(seen)
     if classifier is None:
         return None
     width = classifier[0].shape[1]
@@ -243,11 +353,11 @@ def _probe(seen: Seen, speak: Speak) -> ProbeHead | None:
     fold, unlooked = _photos(seen) % _FOLDS, replace(seen, looks=None)
     teachers = []
     for number in np.unique(fold):
-        words = speak(unlooked.take(np.flatnonzero(fold != number))) or classifier
+        words = chosen.speak(unlooked.take(np.flatnonzero(fold != number))) or classifier
         head = ProbeHead(words, spread, seen.ladder, sizes)
         teachers.append((head, np.flatnonzero(fold == number)))
     head = ProbeHead(classifier, spread, seen.ladder, sizes)
-    return fit_probe(head, seen.looked(), seen.agreement, seen.ladder, teachers)
+    return fit_probe(head, seen.looked(), seen.agreement, seen.ladder, teachers, chosen.start)
 
 
 def _photos(seen: Seen) -> NDArray[np.int64]:

@@ -78,7 +78,7 @@ def expected_point(predicted: Scores, target: float) -> OperatingPoint:
     """Return the cheapest trade-off at which the head expects ``target`` of its own choices."""
     best, static = SAFEST, Static(predicted)
     for trade_off in GRID:
-        if static.expected(trade_off) < target:
+        if static.foreseen(trade_off).mean() < target:
             break
         best = trade_off
     return OperatingPoint(
@@ -151,7 +151,7 @@ def _steps(policy: Policy, count: int, goals: Goals) -> tuple[float, ...]:
     Who picks what looks best is disappointed a little, so the first is far on the safe side.
     """
     needed = agreement_needed(count, goals.target, goals.delta * (1.0 - KEPT))
-    expected = {step: policy.expected(step) for step in GRID}
+    expected = {step: float(policy.foreseen(step).mean()) for step in GRID}
     safe = [step for step in GRID if expected[step] >= 1.0 - (1.0 - needed) / 4.0]
     start = min(safe, default=GRID[0])
     floor = min((step for step in GRID if expected[step] >= goals.target), default=start)

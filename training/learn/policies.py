@@ -7,7 +7,7 @@ without asking the service; that is what lets a calibration ask about chosen run
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -41,8 +41,8 @@ class Policy(Protocol):
     def point(self, step: float) -> OperatingPoint:
         """Return the operating point that makes a device do this."""
 
-    def expected(self, step: float) -> float:
-        """Return the mean agreement that the policy itself expects; NaN if it does not look."""
+    def foreseen(self, step: float) -> NDArray[np.float64]:
+        """Return the agreement that the policy expects of each picture, (N,); NaN without looks."""
 
     def at(self, point: OperatingPoint) -> NDArray[np.int64]:
         """Return the rung of every picture at an agent's operating point, (N,)."""
@@ -55,6 +55,12 @@ class Static:
     scores: Scores
     steps: Sequence[float] = _ALL
 
+    def take(self, rows: NDArray[np.int64]) -> Static:
+        """Return what it does with some of the pictures."""
+        given = {name: getattr(self.scores, name) for name in Scores.__dataclass_fields__}
+        known = {name: value[rows] for name, value in given.items() if value is not None}
+        return replace(self, scores=Scores(**known))
+
     def rungs(self, step: float) -> NDArray[np.int64]:
         """See ``edge_sdk.policy.choose``."""
         return choose(self.scores, self.point(step))
@@ -63,11 +69,11 @@ class Static:
         """Return a trade-off without probes."""
         return OperatingPoint(trade_off=step)
 
-    def expected(self, step: float) -> float:
-        """Return the mean predicted agreement of what is chosen."""
+    def foreseen(self, step: float) -> NDArray[np.float64]:
+        """Return the predicted agreement of what is chosen."""
         assert self.scores.agreement is not None  # only factored heads have a trade-off
         chosen = self.rungs(step)
-        return float(self.scores.agreement[np.arange(len(chosen)), chosen].mean())
+        return self.scores.agreement[np.arange(len(chosen)), chosen].astype(np.float64)
 
     def at(self, point: OperatingPoint) -> NDArray[np.int64]:
         """Return the rungs at the point's trade-off."""
@@ -99,9 +105,9 @@ class Probing:
         """Return a trade-off with probes."""
         return OperatingPoint(trade_off=step, max_probes=self.max_probes)
 
-    def expected(self, step: float) -> float:
-        """Return the mean agreement of what is chosen, as the nearest look at it told."""
-        return float(np.mean([self._expected(row, step) for row in range(len(self.predictions))]))
+    def foreseen(self, step: float) -> NDArray[np.float64]:
+        """Return the agreement of what is chosen, as the nearest look at it told."""
+        return np.array([self._foreseen(row, step) for row in range(len(self.predictions))])
 
     def at(self, point: OperatingPoint) -> NDArray[np.int64]:
         """Return the rungs at the point's trade-off."""
@@ -121,7 +127,7 @@ class Probing:
             self.max_probes,
         )
 
-    def _expected(self, row: int, step: float) -> float:
+    def _foreseen(self, row: int, step: float) -> float:
         assert self.scores.agreement is not None  # see _climb
         rung, probed = self._climb(row, step)
         if not probed:
@@ -155,9 +161,9 @@ class Fixed:
         """Return the one rung."""
         return OperatingPoint(trade_off=None, rung=self.order[int(step)])
 
-    def expected(self, step: float) -> float:
+    def foreseen(self, step: float) -> NDArray[np.float64]:
         """Return that nothing is expected."""
-        return float("nan")
+        return np.full(self.count, np.nan)
 
     def at(self, point: OperatingPoint) -> NDArray[np.int64]:
         """Return the point's rung for all."""
@@ -180,9 +186,9 @@ class ByValue:
         """Return the only point there is."""
         return OperatingPoint(trade_off=None)
 
-    def expected(self, step: float) -> float:
+    def foreseen(self, step: float) -> NDArray[np.float64]:
         """Return that nothing is known of agreement."""
-        return float("nan")
+        return np.full(len(self.scores.q_values), np.nan)
 
     def at(self, point: OperatingPoint) -> NDArray[np.int64]:
         """Return the best rung of every picture."""

@@ -25,6 +25,9 @@ Array = NDArray[np.float64]
 #: Ridge penalty of the standardised columns.
 PENALTY = 5.0
 
+#: The same of differences to a head that learning starts from.
+START_PENALTY = 50.0
+
 #: How many rungs apart a probed and an answered rung may be to teach.
 REACH = 5
 
@@ -54,6 +57,7 @@ def fit_probe(
     agreement: Array,
     ladder: Ladder,
     teachers: Sequence[tuple[ProbeHead, NDArray[np.int64]]] | None = None,
+    start: ProbeHead | None = None,
 ) -> ProbeHead:
     """Fit the head in place and return it.
 
@@ -64,6 +68,8 @@ def fit_probe(
         ladder: K rungs, cheapest first.
         teachers: heads whose classifiers may differ, and the rows that each compares; default is
             the head itself for all.
+        start: a fitted head with the same ladder and words; only the difference to it is learnt,
+            which a few answers can tell better than everything.
     """
     learnable = ~np.isnan(agreement) & ~np.array(always_agrees(ladder))
     pairs = [
@@ -74,14 +80,16 @@ def fit_probe(
     mean, scale = columns.mean(axis=0), columns.std(axis=0)
     scale = np.where(scale > 1e-6, scale, 1.0)
     standard = np.concatenate((np.ones((len(columns), 1)), (columns - mean) / scale), axis=1)
-    ridge = np.full(standard.shape[1], PENALTY)
+    ridge = np.full(standard.shape[1], PENALTY if start is None else START_PENALTY)
     ridge[0] = 1e-3
-    fitted = fit_logistic(standard, target, ridge, np.zeros(len(target)))
+    known, constant = _in_units(start, mean, scale)
+    offset = constant + standard[:, 1:] @ known
+    fitted = fit_logistic(standard, target, ridge, offset)
     with torch.no_grad():
         head.mean.copy_(torch.from_numpy(mean))
         head.scale.copy_(torch.from_numpy(scale))
-        head.weight.copy_(torch.from_numpy(fitted[1:]))
-        head.bias.copy_(torch.from_numpy(fitted[:1]))
+        head.weight.copy_(torch.from_numpy(fitted[1:] + known))
+        head.bias.copy_(torch.from_numpy(fitted[:1] + constant))
     return head.eval()
 
 
@@ -90,6 +98,16 @@ def predictions(head: ProbeHead, looks: Looks) -> NDArray[np.float32]:  # (N, pr
     with torch.inference_mode():
         seen = [head(*inputs).numpy() for inputs in _inputs(looks)]
     return np.stack(seen, axis=1)
+
+
+def _in_units(start: ProbeHead | None, mean: Array, scale: Array) -> tuple[Array, float]:
+    """Return a fitted head's weights and bias for columns standardised otherwise."""
+    if start is None:
+        return np.zeros(len(mean)), 0.0
+    values = (start.weight, start.scale, start.mean, start.bias)
+    weight, its_scale, its_mean, bias = (one.detach().double().numpy() for one in values)
+    raw = weight / its_scale
+    return raw * scale, float(bias[0] + raw @ (mean - its_mean))
 
 
 def _pairs(

@@ -13,6 +13,7 @@ from string import Template
 from typing import Any, get_args
 
 from training.measure import figures, sections, stream_figure, style
+from training.measure.learning_figure import learning_curve
 
 __all__ = ["TITLES", "main_figures", "render"]
 
@@ -61,6 +62,7 @@ def render(document: Json, rungs: Sequence[str]) -> str:
         curve=_curve(document),
         confidence=sections.confidence(document),
         noise=sections.noise(document),
+        study=_study(document),
         rungs=_rungs(document, rungs),
         timeline=_timeline(document),
         certificate=_certificate(document["operating_point"]),
@@ -167,10 +169,13 @@ def _both_widths(draw: Any, description: str) -> str:
 
 
 def main_figures(document: Json) -> dict[str, str]:
-    """Return the curve, and the timeline if there was a stream, as SVG by name."""
+    """Return the curve, and those of a stream and a study if there was one, as SVG by name."""
     drawn = {"curve": _curve_svg(document, "wide")}
     if document["timeline"]:
         drawn["timeline"] = stream_figure.timeline(document["timeline"])
+    if document.get("study"):
+        target = document["operating_point"]["target"]
+        drawn["learning"] = learning_curve(document["study"]["points"], target=target)
     return drawn
 
 
@@ -189,6 +194,17 @@ def _curve(document: Json) -> str:
         lambda width: _curve_svg(document, width),
         "Agreement over size ratio of fixed rungs, the agent and the other policies",
     )
+
+
+def _study(document: Json) -> str:
+    if not document.get("study"):
+        return ""
+    target = document["operating_point"]["target"]
+    drawn = _both_widths(
+        lambda width: learning_curve(document["study"]["points"], target=target, width=width),
+        "Size ratio at the target over the number of photos learnt from",
+    )
+    return f"<h2>What more photos buy</h2><figure>{drawn}</figure>{sections.study(document)}"
 
 
 def _rungs(document: Json, rungs: Sequence[str]) -> str:
@@ -245,10 +261,13 @@ def _facts(document: Json) -> str:
     facts = {
         "answers bought": str(document["labels_bought"]),
         "cost": f"{document['cost_usd']:.2f} USD",
-        "to choose a rung": f"{document['decision_ms']:.1f} ms",
-        "to encode": f"{document['encode_ms']:.1f} ms",
-        "choosing / encoding": f"{document['decision_encode_ratio']:.1f}×",
     }
+    if document["decision_encode_ratio"] is not None:
+        facts |= {
+            "to choose a rung": f"{document['decision_ms']:.1f} ms",
+            "to encode": f"{document['encode_ms']:.1f} ms",
+            "choosing / encoding": f"{document['decision_encode_ratio']:.1f}×",
+        }
     closed = document["gap_closed"].get("agent")
     if closed is not None:
         between = f"{100 * closed['lo']:.0f} to {100 * closed['hi']:.0f}"

@@ -29,6 +29,7 @@ from training.measure.evaluate import PolicyResult
 from training.measure.intervals import Interval
 from training.measure.noise import Noise
 from training.measure.opponents import Opponent
+from training.measure.study import Study
 from training.measure.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -98,18 +99,19 @@ class Report:
         quality_verdict: the same against the paper's ten qualities, or None.
         labels_bought: answers paid for, over the whole run.
         cost_usd: what they cost.
-        decision_ms: median time to choose a rung.
-        encode_ms: median time to encode the reference.
         curve: ``fixed_paper``, ``fixed``, ``agent``, and those of opponents that were asked for.
         sceneries: scenery to {rung name: share of its pictures}.
         timeline: the columns of ``TIMELINE``, or None if no stream was run.
         versions: package or code name to version.
         timings_s: stage to seconds.
+        decision_ms: median time to choose a rung, None where no device did.
+        encode_ms: median time to encode the reference.
         synthetic: one sentence for everything that was made up, such as a camera model.
         metric: the agreement that target, oracle, curves and verdict are about.
         confidence: the agent by the reference's score, from ``confidence.by_confidence``.
         noise: the service's agreement with itself, or None if nobody asked.
         cost: what the agent saves, or None where no prices were given.
+        study: many agents learnt alike, or None.
     """
 
     command: str
@@ -123,12 +125,12 @@ class Report:
     verdict: Verdict
     labels_bought: int
     cost_usd: float
-    decision_ms: float
-    encode_ms: float
     curve: Mapping[str, Sequence[CurvePoint]]
     sceneries: Mapping[str, Mapping[str, float]]
     versions: Mapping[str, str]
     timings_s: Mapping[str, float]
+    decision_ms: float | None = None
+    encode_ms: float | None = None
     timeline: Mapping[str, Sequence[Any]] | None = None
     synthetic: Sequence[str] = field(default_factory=tuple)
     metric: str = "any_hit"
@@ -136,6 +138,7 @@ class Report:
     confidence: Sequence[ConfidenceBin] = ()
     noise: Noise | None = None
     cost: Cost | None = None
+    study: Study | None = None
 
     def __post_init__(self) -> None:
         if self.timeline is None:
@@ -168,11 +171,12 @@ class Report:
                 "by_confidence": [one.as_dict() for one in self.confidence],
                 "noise": self.noise and self.noise.as_dict(),
                 "cost": self.cost and self.cost.as_dict(),
+                "study": self.study and self.study.as_dict(),
                 "labels_bought": self.labels_bought,
                 "cost_usd": self.cost_usd,
                 "decision_ms": self.decision_ms,
                 "encode_ms": self.encode_ms,
-                "decision_encode_ratio": self.decision_ms / self.encode_ms,
+                "decision_encode_ratio": self._ratio(),
                 "curve": {name: [asdict(p) for p in points] for name, points in self.curve.items()},
                 "sceneries": self.sceneries,
                 "timeline": self.timeline,
@@ -182,6 +186,11 @@ class Report:
             }
         )
         return document
+
+    def _ratio(self) -> float | None:
+        if self.decision_ms is None or self.encode_ms is None:
+            return None
+        return self.decision_ms / self.encode_ms
 
     def to_html(self) -> str:
         """Return one self-contained page.
@@ -194,7 +203,7 @@ class Report:
     def write(self, folder: Path) -> tuple[Path, Path]:
         """Write ``report.json``, then ``report.html``; return their paths.
 
-        The two main figures are also left as ``curve.svg`` and ``timeline.svg``.
+        The main figures are also left as ``curve.svg``, ``timeline.svg`` and ``learning.svg``.
         """
         document, drawing = folder / "report.json", folder / "report.html"
         write_json(document, self.to_json())

@@ -10,7 +10,7 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["confidence", "noise", "worth"]
+__all__ = ["confidence", "noise", "study", "worth"]
 
 Json = Mapping[str, Any]
 
@@ -46,6 +46,46 @@ def worth(document: Json) -> str:
     """What the agent saves in dollars and milliseconds."""
     cost = document.get("cost")
     return _paragraph(cost["sentence"], "") if cost else ""
+
+
+def study(document: Json) -> str:
+    """Many agents learnt alike: what more photos buy, and whether the certificate kept its word."""
+    found = document.get("study")
+    if not found:
+        return ""
+    rows = "".join(map(_point, found["points"]))
+    kept = _paragraph(found["validity"]["sentence"], "") if found["validity"] else ""
+    return (
+        '<div class="scroll" tabindex="0"><table><thead><tr>'
+        '<th scope="col">photos</th><th scope="col">answers</th><th scope="col">agent</th>'
+        '<th scope="col">agreement</th><th scope="col">best fixed rung</th>'
+        '<th scope="col">agent − fixed</th><th scope="col">paper DQN</th>'
+        '<th scope="col">certified</th>'
+        f"</tr></thead><tbody>{rows}</tbody></table></div>"
+        '<p class="note">Means over random splits of the photos, with standard deviations. Agent '
+        "and fixed rung passed the same test on the same photos; both are measured on others.</p>"
+        f"{kept}"
+    )
+
+
+def _point(point: Json) -> str:
+    policies = point["policies"]
+    dqn = policies.get("dqn")
+    rival = "<td>–</td>"
+    if dqn:
+        agreed = dqn["agreement"]["mean"]
+        rival = f"<td>{dqn['size_ratio']['mean']:.3f}<small>at {agreed:.3f}</small></td>"
+    return (
+        f'<tr><th scope="row">{point["photos"]}</th><td>{point["answers"]:.0f}</td>'
+        f"{_deviating(policies['agent']['size_ratio'])}{_deviating(policies['agent']['agreement'])}"
+        f"{_deviating(policies['best_fixed']['size_ratio'])}"
+        f"{_deviating(point['agent_minus_best_fixed'])}{rival}"
+        f"<td>{100 * point['certified']:.0f}&nbsp;%</td></tr>"
+    )
+
+
+def _deviating(figure: Json) -> str:
+    return f"<td>{figure['mean']:.3f}<small>± {figure['sd']:.3f}</small></td>"
 
 
 def _bin(one: Json, metric: str) -> str:
