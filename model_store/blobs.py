@@ -28,7 +28,8 @@ class Problem:
     Attributes:
         path: the file as the agent names it, or ``manifest.json``, or the alias.
         kind: ``missing``, ``wrong size``, ``wrong hash`` or ``bad manifest`` are damage;
-            ``unreadable``, ``too new`` and ``bad alias`` say nothing against the agent's content.
+            ``unreadable``, ``too new``, ``unsafe``, ``untrusted`` and ``bad alias`` may be judged
+            otherwise elsewhere, so nothing is moved for them.
         expected: what the manifest says.
         actual: what was found.
     """

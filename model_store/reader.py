@@ -20,7 +20,7 @@ from model_store.errors import (
     StoreError,
     UsageError,
 )
-from model_store.manifest import ID, SCHEMA, Manifest, content_id
+from model_store.manifest import ID, SCHEMA, Manifest, checked
 from model_store.schema import read_document
 
 __all__ = ["StoreReader"]
@@ -125,14 +125,7 @@ class StoreReader:
         document = read_document(self._agents / name / "manifest.json", SCHEMA)
         if document is None:
             raise CorruptAgent(f"Agent {name} has no manifest.json; publish it again.")
-        manifest = Manifest.from_json(document)
-        actual = content_id(document)
-        if not manifest.id == actual == name:
-            raise CorruptAgent(
-                f"The manifest.json of agent {name} was changed after it was published: expected "
-                f"content {name}, actual {actual}. Publish it again."
-            )
-        return manifest
+        return checked(document, name)
 
     def _examine(self, name: str) -> tuple[StoredAgent | None, tuple[Problem, ...]]:
         """Return the agent if its manifest can be read, and everything that is wrong with it."""

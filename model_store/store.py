@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from model_store.agent import StoredAgent
+from model_store.agent import StoredAgent, check_model
 from model_store.aliases import Step, check_alias
 from model_store.blobs import Problem, stage
 from model_store.errors import CorruptAgent, EnvironmentMissing, StoreError
@@ -77,6 +77,7 @@ class Store(StoreReader):
 
         Raises:
             ManifestInvalid: a path or a role cannot be used.
+            UnsafeModel: an engine or a probe is an ONNX file that no session may be made of.
             UsageError: an alias cannot be used, or a file cannot be read.
             EnvironmentMissing: the store cannot be written.
         """
@@ -89,6 +90,7 @@ class Store(StoreReader):
             entries = []
             for number, (path, (role, content)) in enumerate(sources):
                 sha256, size = stage(content, staging / str(number))
+                check_model(draft, role, staging / str(number))
                 entries.append(FileEntry(path=path, role=role, sha256=sha256, size=size))
             manifest = draft.complete(created=utc(self._clock()), files=entries)
             for number, entry in enumerate(entries):

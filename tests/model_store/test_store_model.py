@@ -41,7 +41,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(word=words, alias=aliases)
     def publish(self, word: str, alias: str) -> None:
         draft = self.make_draft(versions={"word": word})
-        files = {"engine.onnx": ("engine", word.encode())}
+        files = {"card.md": ("card", word.encode())}
         name = self.store.publish(draft, files, aliases=[alias]).id
         assert self.ids.setdefault(word, name) == name
         self.push(alias, name)
@@ -70,7 +70,7 @@ class StoreMachine(RuleBasedStateMachine):
         for alias, stack in self.stacks.items():
             assert [step.id for step in self.store.history(alias)] == stack
             agent, given_up = self.store.load_healthy(alias)
-            assert agent.file("engine").decode() == agent.manifest.versions["word"]
+            assert agent.file("card").decode() == agent.manifest.versions["word"]
             assert (agent.id, given_up) == (stack[-1], ())
 
     def teardown(self) -> None:
