@@ -27,9 +27,10 @@ __all__ = [
     "Draft",
     "FileEntry",
     "Manifest",
-    "canonical",
     "checked",
     "content_id",
+    "draft_from_json",
+    "signed_content",
 ]
 
 SCHEMA = "adacompress.agent/1"
@@ -87,6 +88,7 @@ _DRAFT: dict[str, schema.Check] = {
     "probe": record(rungs=array(schema.count), q_values=array(array(schema.number))),
     "versions": schema.each(schema.text),
 }
+_REQUIRED = [name for name in _DRAFT if name not in ("parent", "scenery", "metrics", "versions")]
 _COMPLETE = record(**_DRAFT, id=_id, created=schema.moment, files=array(_file))
 
 
@@ -229,6 +231,18 @@ class Manifest(Draft):
         return cls(**read | {"files": tuple(map(FileEntry.from_json, document["files"]))})
 
 
+def draft_from_json(document: Mapping[str, Any]) -> Draft:
+    """Return the draft in a manifest, or in a document of a manifest's fields without its own.
+
+    Raises:
+        ManifestInvalid: a field is missing or not of its form.
+    """
+    record(**{name: _DRAFT[name] for name in _REQUIRED})(document, "")
+    return Draft(
+        **{item.name: document[item.name] for item in fields(Draft) if item.name in document}
+    )
+
+
 def checked(document: Mapping[str, Any], name: str) -> Manifest:
     """Return the manifest of agent ``name``, whose content asks for that id.
 
@@ -249,21 +263,24 @@ def checked(document: Mapping[str, Any], name: str) -> Manifest:
     return manifest
 
 
-def canonical(document: Mapping[str, Any]) -> bytes:
-    """Return the one way to write a document that is hashed or signed."""
-    written = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return written.encode()
-
-
 def content_id(document: Mapping[str, Any]) -> str:
     """Return the id that a manifest's content asks for.
 
-    It covers every field but ``id`` and ``created``, unknown ones too: so the same agent published
-    twice is one agent, and a manifest that was changed later no longer fits its id.
+    The same agent published twice is one agent, and a manifest that was changed later no longer
+    fits its id.
+    """
+    stem = document["scenery"]["name"] if document["scenery"] else "agent"
+    return f"{stem}-{sha256_bytes(signed_content(document))[:12]}"
+
+
+def signed_content(document: Mapping[str, Any]) -> bytes:
+    """Return what an id and a signature are made of.
+
+    It is every field but ``id`` and ``created``, unknown ones too, as canonical JSON.
     """
     content = {name: document[name] for name in document if name not in ("id", "created")}
-    stem = document["scenery"]["name"] if document["scenery"] else "agent"
-    return f"{stem}-{sha256_bytes(canonical(content))[:12]}"
+    written = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return written.encode()
 
 
 def _known(value: Any) -> dict[str, Any]:
