@@ -24,7 +24,6 @@ from model_store import signing
 from model_store.aliases import SCHEMA as ALIAS
 from model_store.aliases import Step, check_alias, is_alias, steps_from_json, steps_to_json
 from model_store.errors import (
-    AdaCompressError,
     AgentNotFound,
     BackendError,
     CorruptAgent,
@@ -135,13 +134,14 @@ class Remote:
         except ValueError as error:
             raise UsageError(f"The address {self.shown} cannot be used: {error}") from error
         self._path = str(path).rstrip("/")
+        self._unlisted = f"what is at {self.shown}, not listed here: give an alias or a full id"
 
     def offer(self, reference: str) -> Incoming:
         """Return the agent that an alias or a full id stands for, its contents still there."""
         name = reference if ID.fullmatch(reference) else self._target(reference)
         manifest = self.read(f"agents/{name}/manifest.json")
         if manifest is None:
-            raise AgentNotFound(reference, [f"at {self.shown} nothing of that name"])
+            raise AgentNotFound(reference, [self._unlisted])
         signatures = self.read(f"agents/{name}/signature.json")
         return receive(name, manifest, signatures, self._contents, self.shown)
 
@@ -149,7 +149,10 @@ class Remote:
         """Return a small file, or None if there is none."""
         try:
             with self._talking(path), self._open(path) as file:
-                return bytes(file.read(MAX_BYTES + 1))
+                data = b""
+                while len(data) <= MAX_BYTES and (block := file.read(_BLOCK)):
+                    data += block  # a stream gives what has come, not what was asked for
+                return data
         except FileNotFoundError:
             return None
 
@@ -165,7 +168,7 @@ class Remote:
         """Write a file that appears as a whole where the file system renames."""
         folder, _, name = self._at(path).rpartition("/")
         temporary = f"{folder}/.{name}.{secrets.token_hex(8)}"
-        with self._talking(path):
+        with self._talking(path, reading=False):
             self._fs.makedirs(folder, exist_ok=True)
             try:
                 self._fs.pipe_file(temporary, data)
@@ -189,7 +192,7 @@ class Remote:
     def _target(self, alias: str) -> str:
         steps = self._steps(alias) if is_alias(alias) else ()
         if not steps:
-            raise AgentNotFound(alias, [f"at {self.shown} no such alias; give one, or a full id"])
+            raise AgentNotFound(alias, [self._unlisted])
         return steps[-1].id
 
     def _steps(self, alias: str) -> tuple[Step, ...]:
@@ -209,21 +212,25 @@ class Remote:
             ) from error
 
     def _open(self, path: str) -> Any:
-        # In one stream: ranges would need a server that has them, and a request per block.
-        whole: dict[str, Any] = {"block_size": 0} if self._http else {}
+        # In one stream: ranges would need a server that has them, and a request per block. A size
+        # that is given is not asked for, and asking calls every failure a file that is missing.
+        whole: dict[str, Any] = {"block_size": 0, "size": 1} if self._http else {}
         return self._fs.open(self._at(path), "rb", **whole)
 
     def _at(self, path: str) -> str:
         return f"{self._path}/{path}"
 
     @contextlib.contextmanager
-    def _talking(self, path: str) -> Iterator[None]:
-        """Turn what file systems raise, each its own classes, into one error; a gap is none."""
+    def _talking(self, path: str, *, reading: bool = True) -> Iterator[None]:
+        """Turn what file systems raise, each its own classes, into one error.
+
+        That nothing is there is the reader's to judge, so it passes.
+        """
         try:
             yield
-        except (FileNotFoundError, AdaCompressError, GeneratorExit):
-            raise
         except Exception as error:
+            if reading and isinstance(error, FileNotFoundError):
+                raise
             raise BackendError(
                 f"The store {self.shown} failed at {path} ({_reason(error)}); nothing was changed "
                 "here. Look whether it can be reached and may be used, and try again."

@@ -155,9 +155,7 @@ def test_publish(store: Store, publish: Publish, agents: list[str], tmp_path: Pa
         check_clean(crashed)
     assert aliases[0] == before
     assert aliases[-1] == {"current": new, "scenery/night": new}
-    assert all(
-        one in (before, {"current": new}, aliases[-1]) for one in aliases
-    )
+    assert all(one in (before, {"current": new}, aliases[-1]) for one in aliases)
 
 
 @pytest.mark.parametrize("operation", ["promote", "rollback"])
