@@ -10,7 +10,12 @@ from model_store.errors import CorruptAgent, UnsafeModel, UsageError
 from model_store.manifest import Draft, FileEntry, Manifest
 from model_store.onnx_safety import OnnxSummary, check, fits
 
-__all__ = ["StoredAgent", "check_model"]
+__all__ = ["StoredAgent", "check_model", "is_model"]
+
+
+def is_model(role: str) -> bool:
+    """Whether a runtime will open files of this role: an engine, one of its variants, a probe."""
+    return role in ("engine", "probe") or role.startswith("engine-")
 
 
 def check_model(manifest: Draft, role: str, model: bytes | Path) -> OnnxSummary | None:
@@ -19,10 +24,10 @@ def check_model(manifest: Draft, role: str, model: bytes | Path) -> OnnxSummary 
     Raises:
         UnsafeModel: no session may be made of it, or it is not what the manifest says.
     """
-    if role not in ("engine", "probe"):
+    if not is_model(role):
         return None
     summary = check(model)
-    if role == "engine":
+    if role != "probe":
         fits(summary, manifest.signature)
     return summary
 

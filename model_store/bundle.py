@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from model_store.agent import StoredAgent, check_model
+from model_store.agent import StoredAgent, check_model, is_model
 from model_store.errors import BundleInvalid, CorruptAgent, EnvironmentMissing, UsageError
 from model_store.files import to_json, write_atomic_from
 from model_store.incoming import Incoming, receive
@@ -139,7 +139,7 @@ def open_bundle(path: Path) -> Incoming:
     except OSError as error:
         raise UsageError(f"The bundle {path} cannot be read ({error.strerror}).") from error
     for entry in incoming.manifest.files:
-        if entry.role in ("engine", "probe"):
+        if is_model(entry.role):
             check_model(incoming.manifest, entry.role, b"".join(incoming.blocks(entry)))
     return incoming
 

@@ -275,7 +275,7 @@ def test_the_store_takes_and_gives_no_unsafe_model(
     store: Store, make_draft: Callable[..., Draft], make_model: MakeModel
 ) -> None:
     bad = changed(make_model(), add_loop)
-    for role in ("engine", "probe"):
+    for role in ("engine", "engine-int8", "probe"):
         with pytest.raises(UnsafeModel, match="operator 'Loop'"):
             store.publish(make_draft(), {"a.onnx": (role, bad)})
     assert store.ids() == ()
