@@ -1,6 +1,6 @@
 """Is this ONNX file one that a session may be made of? Asked before any runtime sees it.
 
-What is checked: the size, the operator set, that every operator is one of :data:`OPERATORS`, that
+What is checked: the size, the operator set, that every operator is one of ``operators``, that
 no tensor lives in another file, that there are no subgraphs and no functions, and the names, types
 and shapes of inputs and outputs. The fields are those of ``onnx.proto``
 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); a field that is not known here is refused.
@@ -20,49 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from model_store.errors import UnsafeModel, UsageError
+from model_store.operators import OPERATORS
 from model_store.protobuf import Field, Reader
 
-__all__ = ["OPERATORS", "OnnxLimits", "OnnxSummary", "Tensor", "check", "fits"]
+__all__ = ["OnnxLimits", "OnnxSummary", "Tensor", "check", "fits"]
 
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-#: The operators that a graph may use, by domain. Each is a function of its inputs alone that ends
-#: after a number of steps that the shapes tell. Left out, and why: If, Loop, Scan (control flow: a
-#: graph that need not end, and subgraphs in which the rest could hide); Random*, Multinomial,
-#: Dropout (decisions must repeat); ConstantOfShape, Range, Tile, OneHot, Resize (a few bytes make
-#: a giant, and a graph with static shapes needs none of them); sequences, maps, optionals, strings
-#: and ImageDecoder (parsers); everything of other domains (code that is not ONNX Runtime's own).
-OPERATORS: Mapping[str, frozenset[str]] = {
-    "": _names(
-        # element by element
-        "Abs Add And Celu Ceil Clip Cos Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual "
-        "HardSigmoid HardSwish IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod "
-        "Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Sigmoid Sign Sin Softplus Softsign "
-        "Sqrt Sub Sum Swish Tanh ThresholdedRelu Where Xor "
-        # layers
-        "AveragePool BatchNormalization Conv Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool "
-        "GroupNormalization InstanceNormalization LayerNormalization LogSoftmax LpNormalization "
-        "LpPool LRN MatMul MaxPool MeanVarianceNormalization RMSNormalization Softmax "
-        # reductions
-        "ArgMax ArgMin CumSum ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean "
-        "ReduceMin ReduceProd ReduceSum ReduceSumSquare TopK "
-        # what only moves, copies or casts
-        "Cast CastLike Concat Constant DepthToSpace Expand Flatten Gather GatherElements GatherND "
-        "Identity Pad Reshape Shape Size Slice SpaceToDepth Split Squeeze Transpose Unsqueeze "
-        # whole numbers in place of real ones
-        "ConvInteger DequantizeLinear DynamicQuantizeLinear MatMulInteger QLinearConv "
-        "QLinearMatMul QuantizeLinear"
-    ),
-    # What ONNX Runtime's quantiser makes of the above.
-    "com.microsoft": _names(
-        "DequantizeLinear FusedConv FusedGemm FusedMatMul QGemm QLinearAdd QLinearAveragePool "
-        "QLinearConcat QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean "
-        "QLinearSigmoid QLinearSoftmax QuantizeLinear"
-    ),
-}
 
 #: Numpy's names of ``TensorProto.DataType``.
 _DTYPES = {
@@ -273,7 +235,7 @@ class _Inspection:
             shown = ".".join(filter(None, (operator[0], *names)))[:80]
             raise UnsafeModel(
                 f"The model uses the operator {shown!r}, which no engine needs; allowed are those "
-                "of model_store.onnx_safety.OPERATORS. Export it without."
+                "of model_store.operators. Export it without."
             )
         self._operators.add(operator)
         for item in found["attribute"]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
+import shutil
 import stat
 import struct
 import zipfile
@@ -305,3 +307,51 @@ def test_a_mutated_bundle_is_refused_with_a_typed_error_and_changes_nothing(
         other.unpack(tmp_path / "bad.zip")
     assert tree(tmp_path) == before
     assert not other.root.exists()
+
+
+def _mutate(parts: Parts, data: st.DataObject) -> Parts:
+    """Return other parts, in archives that are well-formed: what a byte flip never finds."""
+    names = [name for name, _ in parts] + ["../evil", "/evil", "agents/x/manifest.json", "a" * 300]
+    index = data.draw(st.integers(0, len(parts) - 1))
+    name, content = parts[index]
+    how = data.draw(st.sampled_from(["drop", "double", "rename", "swap", "content", "manifest"]))
+    if how == "drop":
+        return parts[:index] + parts[index + 1 :]
+    if how == "double":
+        return [*parts, (data.draw(st.sampled_from(names)), content)]
+    if how == "rename":
+        other = data.draw(st.sampled_from(names))
+        return [*parts[:index], (other, content), *parts[index + 1 :]]
+    if how == "swap":
+        return [*parts[index:], *parts[:index]]
+    if how == "content":
+        position = data.draw(st.integers(0, len(content)))
+        changed = content[:position] + data.draw(st.binary(max_size=9)) + content[position + 1 :]
+        return [*parts[:index], (name, changed), *parts[index + 1 :]]
+    document = json.loads(parts[0][1])
+    field = data.draw(st.sampled_from(sorted({*document, "future"} - {"id"})))
+    entry = document["files"][0]
+    document[field] = data.draw(
+        st.none() | st.integers() | st.text(max_size=5) | st.just([{**entry, "path": "../x"}])
+    )
+    with contextlib.suppress(KeyError, TypeError):  # honest about its id, whatever it holds
+        return [_signed_off(document), *parts[1:]]
+    return parts
+
+
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_well_formed_bundle_of_other_parts_is_refused_or_whole(
+    parts: Parts, tmp_path: Path, data: st.DataObject
+) -> None:
+    store, path = Store(tmp_path / "fuzzed"), tmp_path / "bad.zip"
+    path.write_bytes(zipped(_mutate(parts, data)))
+    before = tree(tmp_path)
+    try:
+        manifest = store.unpack(path)
+    except AdaCompressError:
+        assert tree(tmp_path) == before
+        return
+    assert store.verify(manifest.id) == {manifest.id: ()}
+    shutil.rmtree(store.root)

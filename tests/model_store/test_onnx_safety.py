@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from model_store import Draft, Store, UnsafeModel, UsageError
-from model_store.onnx_safety import OPERATORS, OnnxLimits, Tensor, check, fits
+from model_store.onnx_safety import OnnxLimits, Tensor, check, fits
+from model_store.operators import OPERATORS
 
 MakeModel = Callable[..., bytes]
 Change = Callable[[Any], None]

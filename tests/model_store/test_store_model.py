@@ -20,7 +20,7 @@ MakeDraft = Callable[..., Draft]
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Publish, promote and roll back in any order, against stacks in memory."""
+    """Publish, promote, roll back and collect in any order, against stacks in memory."""
 
     aliases = st.sampled_from(["current", "scenery/night"])
     words = st.sampled_from("abcd")
@@ -62,6 +62,13 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             stack.pop()
             assert self.store.rollback(alias) == stack[-1]
+
+    @rule()
+    def gc(self) -> None:
+        needed = {name for stack in self.stacks.values() for name in stack}
+        lost = {*self.ids.values()} - needed
+        assert set(self.store.gc(keep=100, grace_s=0).retired) == lost
+        self.ids = {word: name for word, name in self.ids.items() if name in needed}
 
     @invariant()
     def agrees(self) -> None:
