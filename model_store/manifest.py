@@ -9,6 +9,7 @@ with an id, a time and the list of files. Neither holds the files' contents (see
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -198,10 +199,11 @@ class Manifest(Draft):
         super().__post_init__()
         object.__setattr__(self, "extra", _plain_json(self.extra, "extra"))
         _COMPLETE(self.to_json(), "")
-        paths = [entry.path for entry in self.files]
-        if len(set(paths)) < len(paths):
+        paths = sorted(entry.path for entry in self.files)
+        twice = [one for one, other in itertools.pairwise(paths) if one == other]
+        if twice:
             raise ManifestInvalid(
-                f"The field files is a list of {sorted(paths)}; allowed is every path only once."
+                f"The field files has {twice[0][:80]!r} twice; allowed is every path only once."
             )
 
     def entries(self, role: str) -> tuple[FileEntry, ...]:

@@ -156,7 +156,8 @@ def _per_picture(tensor: Tensor) -> tuple[str, str, int, str]:
 
 
 def _listed(tensors: Iterable[Tensor]) -> str:
-    return ", ".join(f"{one.name} {one.dtype}{list(one.shape)}" for one in tensors) or "none"
+    listed = ", ".join(f"{one.name} {one.dtype}{list(one.shape)}" for one in tensors) or "none"
+    return listed if len(listed) <= 500 else f"{listed[:500]} …"
 
 
 def _contents(path: Path, limit: int) -> bytes:
@@ -201,7 +202,7 @@ class _Inspection:
             domain = _domain(found["domain"])
             version = found["version"][-1].signed() if found["version"] else 0
             if opsets.setdefault(domain, version) != version:
-                raise UnsafeModel(f"The model has two versions of the operators {domain!r}.")
+                raise UnsafeModel(f"The model has two versions of the operators {domain[:80]!r}.")
         lowest, highest = self._limits.opsets
         if not lowest <= opsets.get("", 0) <= highest:
             raise UnsafeModel(
@@ -257,7 +258,9 @@ class _Inspection:
         )
         code = self._single(tensor["dtype"]).signed()
         if code not in _DTYPES:
-            raise UnsafeModel(f"The model's {name!r} has the type {code}, which no engine has.")
+            raise UnsafeModel(
+                f"The model's {name[:80]!r} has the type {code}, which no engine has."
+            )
         shape = self._sorted(self._single(tensor["shape"]).message(), {1: "dim"}, "shape")
         dims = tuple(self._dimension(item.message()) for item in shape["dim"])
         return Tensor(name, _DTYPES[code], dims)

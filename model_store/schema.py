@@ -53,11 +53,18 @@ MAX_BYTES = 8 << 20
 def _plain(allowed: str, accepts: Callable[[Any], bool]) -> Check:
     def check(value: Any, where: str) -> None:
         if not accepts(value):
-            shown = repr(value)
-            shown = shown if len(shown) <= 80 else shown[:77] + "..."
-            raise ManifestInvalid(f"The field {where} is {shown}; allowed is {allowed}.")
+            raise ManifestInvalid(f"The field {where} is {_shown(value)}; allowed is {allowed}.")
 
     return check
+
+
+def _shown(value: Any) -> str:
+    """Return a value that somebody else wrote, short enough for a sentence."""
+    try:
+        shown = repr(value)
+    except RecursionError:
+        return "nested too deep"
+    return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 def _is_integer(value: Any) -> bool:
@@ -164,12 +171,13 @@ def check_schema(document: Any, schema: str) -> None:
         raise ManifestInvalid(f"The document is no JSON object; allowed is one of schema {schema}.")
     seen = document.get("schema")
     # A minor version ("/1.2") only adds fields, and unknown fields are ignored.
-    found = re.fullmatch(re.escape(name) + r"/(\d{1,9})(\.\d{1,9})*", str(seen))
+    pattern = re.escape(name) + r"/(\d{1,9})(\.\d{1,9})*"
+    found = re.fullmatch(pattern, seen) if isinstance(seen, str) else None
     if found is None or int(found[1]) < int(major):
-        raise ManifestInvalid(f"The field schema is {seen!r}; allowed is {schema!r}.")
+        raise ManifestInvalid(f"The field schema is {_shown(seen)}; allowed is {schema!r}.")
     if int(found[1]) > int(major):
         raise SchemaTooNew(
-            f"The document has schema {seen!r}, but this version reads {schema!r} at most; "
+            f"The document has schema {_shown(seen)}, but this version reads {schema!r} at most; "
             "update adacompress to use it."
         )
 

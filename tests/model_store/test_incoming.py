@@ -158,3 +158,14 @@ def test_a_source_that_yields_more_is_stopped(manifest: Manifest, size: int) -> 
             list(incoming.blocks(FILES[0]))
     else:
         assert len(list(incoming.blocks(FILES[0]))) == size
+
+
+@pytest.mark.parametrize("depth", [50, 400, 800, 950, 990, 5000])
+@pytest.mark.parametrize("field", ["schema", "id", "files", "algorithm", "scenery", "future"])
+def test_any_depth_in_any_field_is_a_typed_error(
+    manifest: Manifest, field: str, depth: int
+) -> None:
+    document = manifest.to_json() | {field: "HERE"}
+    nested = "[" * depth + "]" * depth
+    with pytest.raises(AdaCompressError):
+        received(manifest.id, json.dumps(document).replace('"HERE"', nested).encode())
