@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from model_store import Store, StoreError
+from model_store import Store, StoreError, signing
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 
@@ -40,6 +40,11 @@ OPERATIONS = {
     "promote": lambda store: store.promote(argument),
     "rollback": lambda store: store.rollback(),
     "unpack": lambda store: store.unpack(argument, aliases=["current"]),
+    "sign": lambda store: store.sign("current", argument),
+    "mend": lambda store: store.publish(
+        store.manifest("current"), {"engine.onnx": ("engine", Path(argument)), "extra/card.md":
+        ("card", b"the same in all")},
+    ),
     "gc": lambda store: store.gc(keep=1, grace_s=0),
     "retire": lambda store: store.gc(keep=1, grace_s=60),
     "heal": lambda store: store.load_healthy(),
@@ -222,3 +227,41 @@ def test_giving_up_a_damaged_agent(
             {"engine.onnx": ("engine", store.load(agents[0]).file("engine"))},
         )
         assert check_whole(root).resolve("current") == agents[1]
+
+
+def test_signing(store: Store, agents: list[str], tmp_path: Path) -> None:
+    signing.make_key(tmp_path / "key.pem")
+    store.sign("current", tmp_path / "key.pem")
+    signing.make_key(tmp_path / "second.pem")
+    counts = []
+    for root in crash(store, tmp_path / "crashes", "sign", str(tmp_path / "second.pem")):
+        crashed = check_whole(root)
+        counts.append(len(crashed.signatures("current")))
+        assert Store(root, trusted_keys=tmp_path / "key.pem.pub").load("current")
+        crashed.sign("current", tmp_path / "second.pem")
+        assert len(crashed.signatures("current")) == 2
+        check_clean(crashed)
+    assert counts == sorted(counts)
+    assert set(counts) == {1, 2}
+
+
+def test_mending_a_damaged_agent(store: Store, agents: list[str], tmp_path: Path) -> None:
+    engine = tmp_path / "engine.onnx"
+    engine.write_bytes(store.load("current").file("engine"))
+    sha256 = store.manifest("current").entries("engine")[0].sha256
+    (store.root / "blobs" / "sha256" / sha256[:2] / sha256).write_bytes(b"damaged")
+    files = {
+        "engine.onnx": ("engine", engine),
+        "extra/card.md": ("card", b"the same in all"),
+    }
+    manifest = store.manifest("current")
+    found = set()
+    for root in crash(store, tmp_path / "crashes", "mend", str(engine)):
+        agent, _ = Store(root).load_healthy()
+        assert agent.problems() == ()
+        found.add(agent.id)
+        crashed = Store(root)
+        crashed.publish(manifest, files, aliases=["current"])
+        assert check_whole(root).resolve("current") == agents[2]
+        check_clean(crashed)
+    assert found == {agents[1], agents[2]}
