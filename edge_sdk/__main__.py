@@ -15,6 +15,7 @@ from model_store.errors import EnvironmentMissing, UsageError
 if TYPE_CHECKING:
     from edge_sdk.client import EdgeClient
     from edge_sdk.stats import Result, Stats
+    from model_store import Manifest
 
 __all__ = ["main"]
 
@@ -47,6 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(handler=_run)
     summary = "Tell whether this machine can run an agent."
     doctor = group.add_parser("doctor", help=summary, description=summary)
+    doctor.add_argument("--provider", default="cpu", help="cpu, cuda or tensorrt (%(default)s)")
+    doctor.add_argument("--store", metavar="DIR", help="look whether its agent can run here")
+    doctor.add_argument("--agent", default="current", metavar="ID", help="which (%(default)s)")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.set_defaults(handler=_doctor)
     return commands
@@ -165,22 +169,28 @@ def _counts(counts: Any) -> str:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from edge_sdk.doctor import examine  # see _run
+    from edge_sdk.doctor import examine, rows  # see _run
+    from edge_sdk.engine import PROVIDERS
 
-    report = examine()
+    if arguments.provider not in PROVIDERS:
+        raise UsageError(
+            f"Provider {arguments.provider!r} is unknown; allowed are {', '.join(PROVIDERS)}."
+        )
+    report = examine(arguments.provider, _manifest(arguments))
     if arguments.json:
         cli.print_json(report)
     else:
-        for name, version in report["versions"].items():
-            print(f"{name:<22}{version or 'not installed'}")
-        print(f"{'providers':<22}{', '.join(report['providers']) or 'none'}")
-        for warning in report["warnings"]:
-            print(f"warning: {warning}", file=sys.stderr)
-    if not report["ok"]:
-        raise EnvironmentMissing(report["verdict"])
-    if not arguments.json:
-        print(report["verdict"])
-    return 0
+        for name, value in rows(report):
+            print(f"{name:<22}{value}")
+    return 0 if report["ok"] else EnvironmentMissing.exit_code
+
+
+def _manifest(arguments: argparse.Namespace) -> Manifest | None:
+    if arguments.store is None:
+        return None
+    from model_store import StoreReader  # JSON and hashes: not for --help
+
+    return StoreReader(arguments.store).manifest(arguments.agent)
 
 
 if __name__ == "__main__":

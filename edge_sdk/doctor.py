@@ -1,61 +1,147 @@
-"""Can this machine run an agent? Versions, execution providers, and a verdict in one sentence."""
+"""Can this machine run an agent? One table of what was wanted and what is there, and a verdict.
+
+The machine is described as a ``model_store.compat.Runtime`` and judged there. A provider that is
+offered need not work, and ONNX Runtime falls back in silence; so a session of one node is made,
+and asked where it runs.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-from edge_sdk.engine import PROVIDERS
+from edge_sdk.engine import PROVIDERS, open_session
+from edge_sdk.gpu import visible_gpu
+from edge_sdk.preprocess import spec_sha256
+from model_store.compat import ENGINES, Runtime, check, check_runtime
+from model_store.errors import AdaCompressError
 
-__all__ = ["SCHEMA", "examine"]
+if TYPE_CHECKING:
+    from model_store import Manifest
+
+__all__ = ["SCHEMA", "examine", "rows"]
 
 SCHEMA = "adacompress.doctor/1"
 
 _PACKAGES = ("adacompress", "numpy", "pillow", "requests")
-_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "tensorrt")
+
+# ONNX's file of one node, y = Identity(x) on one float; its last byte is the operator set.
+_GRAPH = bytes.fromhex(
+    "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a020801620f0a01"
+    "79120a0a08080112040a02080142040a0010"
+)
+#: Operator sets that are tried, and the last that every ONNX Runtime which we support reads.
+_OPSETS, _SURE = range(13, 64), 13
 
 
-def examine() -> dict[str, Any]:
+def examine(wanted: str = "cpu", manifest: Manifest | None = None) -> dict[str, Any]:
     """Look at this machine.
 
+    Args:
+        wanted: the provider that engines are to run on, one of ``edge_sdk.engine.PROVIDERS``.
+        manifest: of the agent that is to run here, if one is meant.
+
     Returns:
-        A JSON-ready report: ``versions`` (None for what is not installed), ``providers`` that
-        engines can run on, ``warnings``, ``ok``, and ``verdict``.
+        A JSON-ready report: ``versions`` (None for what is not installed), the provider ``wanted``,
+        the ``providers`` that are offered, the one ``got`` by a session or None, ``opset_max``,
+        ``gpu``, what would be ``used``, the ``agent``, ``reasons`` why not, ``warnings``, ``ok``,
+        and the ``verdict``.
     """
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    versions |= {name: _version(name) for name in (*_PACKAGES, *_RUNTIMES)}
-    versions["libjpeg-turbo"] = _libjpeg_turbo()
-    providers, trouble = _providers()
-    warnings = [trouble] if trouble else []
-    if versions["onnxruntime"] and versions["onnxruntime-gpu"]:
-        warnings.append(
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; "
-            "uninstall both, then install one of them."
-        )
-    if not versions["libjpeg-turbo"]:
-        warnings.append("Pillow is built without libjpeg-turbo: encoding is several times slower.")
-    ok = bool(providers)
+    runtime, trouble = _runtime(wanted)
+    got, failed = _trial(wanted, runtime)
+    ok, reasons = check(manifest, runtime) if manifest else check_runtime(runtime)
+    if ok and got != wanted:
+        ok, reasons = False, (failed or f"a session for {wanted} runs on {got} instead",)
     return {
         "schema": SCHEMA,
         "platform": platform.platform(),
-        "versions": versions,
-        "providers": providers,
-        "warnings": warnings,
+        "versions": dict(runtime.versions),
+        "wanted": wanted,
+        "providers": list(runtime.providers),
+        "got": got,
+        "opset_max": runtime.opset_max,
+        "gpu": runtime.gpu,
+        "used": f"ONNX Runtime on {got}" if got else "nothing: the reference is sent",
+        "agent": manifest.id if manifest else None,
+        "reasons": list(reasons),
+        "warnings": [*trouble, *_warnings(runtime.versions)],
         "ok": ok,
-        "verdict": _verdict(ok, providers, versions),
+        "verdict": f"Ready: engines run on {got}." if ok else f"Not ready: {'; '.join(reasons)}.",
     }
 
 
-def _verdict(ok: bool, providers: list[str], versions: dict[str, str | None]) -> str:
-    if ok:
-        return f"Ready: engines run on {', '.join(providers)}."
-    if versions["tensorrt"]:
-        return (
-            "Not ready: TensorRT is here, but engines are loaded with ONNX Runtime; "
-            "run `pip install adacompress[gpu]`."
+def rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the report as a table of two columns; the verdict is the last line."""
+    yield "platform", report["platform"]
+    for name, version in report["versions"].items():
+        yield name, version or "not installed"
+    yield "GPU", report["gpu"] or "none"
+    yield "provider wanted", report["wanted"]
+    yield "providers offered", ", ".join(report["providers"]) or "none"
+    yield "provider got", report["got"] or "none"
+    yield "ONNX operators up to", str(report["opset_max"] or "not known")
+    yield "would be used", report["used"]
+    if report["agent"]:
+        yield "agent", report["agent"]
+    for warning in report["warnings"]:
+        yield "warning", warning
+    yield "verdict", report["verdict"]
+
+
+def _runtime(wanted: str) -> tuple[Runtime, list[str]]:
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    versions |= {name: _version(name) for name in (*_PACKAGES, *ENGINES)}
+    versions["libjpeg-turbo"] = _libjpeg_turbo()
+    providers, trouble = _providers()
+    gpu = visible_gpu()
+    runtime = Runtime(
+        versions=versions,
+        wanted=wanted,
+        providers=providers,
+        opset_max=_opset_max() if providers else None,
+        gpu=f"{gpu.name}, compute capability {gpu.compute_capability}" if gpu else None,
+        preprocessing_sha256=spec_sha256(),
+    )
+    return runtime, trouble
+
+
+def _trial(wanted: str, runtime: Runtime) -> tuple[str | None, str]:
+    """Return where a session for ``wanted`` runs, or None and why there is none."""
+    if not runtime.providers:
+        return None, ""
+    try:
+        session = open_session(_GRAPH + bytes([_SURE]), wanted)
+    except AdaCompressError as error:
+        return None, str(error)
+    names = {name: short for short, name in PROVIDERS.items()}
+    first = str(session.get_providers()[0])
+    return names.get(first, first), ""
+
+
+def _opset_max() -> int | None:
+    """Return the latest operator set that the runtime reads; it is not written anywhere."""
+    latest = None
+    for opset in _OPSETS:
+        try:
+            open_session(_GRAPH + bytes([opset]))
+        except AdaCompressError:
+            break
+        latest = opset
+    return latest
+
+
+def _warnings(versions: Mapping[str, str | None]) -> Iterator[str]:
+    if versions["onnxruntime"] and versions["onnxruntime-gpu"]:
+        yield (
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; "
+            "uninstall both, then install one of them."
         )
-    return "Not ready: no engine runtime; run `pip install adacompress[cpu]` (or [gpu])."
+    if versions["tensorrt"] and not (versions["onnxruntime"] or versions["onnxruntime-gpu"]):
+        yield "TensorRT is here, but engines are loaded with ONNX Runtime; it is needed as well."
+    if not versions["libjpeg-turbo"]:
+        yield "Pillow is built without libjpeg-turbo: encoding is several times slower."
 
 
 def _version(package: str) -> str | None:
@@ -71,10 +157,10 @@ def _libjpeg_turbo() -> str | None:
     return features.version_feature("libjpeg_turbo")
 
 
-def _providers() -> tuple[list[str], str]:
+def _providers() -> tuple[tuple[str, ...], list[str]]:
     try:
         import onnxruntime  # 150 ms, and what this is about may be that it cannot be imported
     except ImportError as error:
-        return [], f"ONNX Runtime cannot be imported: {error}."
+        return (), [f"ONNX Runtime cannot be imported: {error}."]
     offered = onnxruntime.get_available_providers()
-    return [short for short, name in PROVIDERS.items() if name in offered], ""
+    return tuple(short for short, name in PROVIDERS.items() if name in offered), []

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from export.gpu import Gpu, visible_gpu
+from edge_sdk.gpu import Gpu, visible_gpu
 from model_store.errors import EnvironmentMissing
 from model_store.files import sha256_bytes, to_json, write_atomic, write_json
 

@@ -13,11 +13,14 @@ from model_store.blobs import Problem
 from model_store.errors import (
     AdaCompressError,
     AgentNotFound,
+    BundleInvalid,
     CorruptAgent,
     EnvironmentMissing,
     ManifestInvalid,
     SchemaTooNew,
     StoreError,
+    UnsafeModel,
+    Untrusted,
     UsageError,
 )
 from model_store.manifest import Draft, FileEntry, Manifest
@@ -27,6 +30,7 @@ from model_store.store import Store
 __all__ = [
     "AdaCompressError",
     "AgentNotFound",
+    "BundleInvalid",
     "CorruptAgent",
     "Draft",
     "EnvironmentMissing",
@@ -40,5 +44,7 @@ __all__ = [
     "StoreError",
     "StoreReader",
     "StoredAgent",
+    "UnsafeModel",
+    "Untrusted",
     "UsageError",
 ]

@@ -1,4 +1,4 @@
-"""``python -m model_store``: look at a store, check it, move its aliases."""
+"""``python -m model_store``: look at a store, check it, move its aliases; see ``carry`` as well."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from model_store import cli
-from model_store.errors import EnvironmentMissing, StoreError, UsageError
+from model_store import carry, cli
+from model_store.errors import EnvironmentMissing, StoreError
 from model_store.manifest import Manifest
+from model_store.printing import document, moved, next_command, open_store, table
 from model_store.store import Store
 
 __all__ = ["main"]
 
-SCHEMA = "adacompress.store/1"
 COLUMNS = (
     "id",
     "scenery",
@@ -46,9 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    commands = cli.parser("model_store", "Look at a store of agents, check it, move its aliases.")
+    commands = cli.parser("model_store", "Keep agents: look at them, check them, move them.")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--store", required=True, metavar="DIR", help="the store's folder")
+    common.add_argument(
+        "--trusted-keys", metavar="FILE", help="refuse agents that none of these keys has signed"
+    )
     common.add_argument("--json", action="store_true", help="print one JSON object")
     group = commands.add_subparsers(title="commands", metavar="COMMAND")
 
@@ -57,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(handler=handler)
         return command
 
-    agent = "an alias, an id, or the start of an id"
+    agent = carry.AGENT
     add("ls", _ls, "List the agents.")
     show = add("show", _show, "Print one agent's manifest.")
     show.add_argument("agent", metavar="ID", help=agent)
@@ -69,75 +72,67 @@ def _parser() -> argparse.ArgumentParser:
     rollback = add("rollback", _rollback, "Point an alias to the agent before.")
     for command in (promote, rollback):
         command.add_argument("--alias", default="current", help="default: %(default)s")
+    carry.add_commands(add)
+    carry.add_keygen(group)
     return commands
 
 
 def _ls(arguments: argparse.Namespace) -> int:
-    store = _open(arguments)
+    store = open_store(arguments)
     rows = [_row(store, name) for name in store.ids()]
     rows.sort(key=lambda row: (row["created"] or "", row["id"]))
     if arguments.json:
-        return _print_document("ls", ok=True, agents=rows, aliases=store.aliases())
-    _print_table([tuple(map(_heading, COLUMNS)), *map(_cells, rows)])
+        return document("ls", ok=True, agents=rows, aliases=store.aliases())
+    table([tuple(map(_heading, COLUMNS)), *map(_cells, rows)])
     if rows:
-        _print_next(arguments, f"show {rows[-1]['id']}")
+        next_command(arguments, f"show {rows[-1]['id']}")
     else:
         print(f"next: python -m training fit --store {arguments.store} --help")
     return 0
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    store = _open(arguments)
+    store = open_store(arguments)
     manifest = store.manifest(arguments.agent)
     if arguments.json:
         cli.print_json(manifest.to_json())
         return 0
     cells = _cells(_row(store, manifest.id))
-    _print_table(list(zip(map(_heading, COLUMNS), cells, strict=True)))
+    table(list(zip(map(_heading, COLUMNS), cells, strict=True)))
     detail = manifest.to_json()
     for name in SHOWN:
         _print_field(name, detail[name])
     print()
     heading = ("file", "role", "bytes", "sha256")
     files = [(item.path, item.role, str(item.size), item.sha256[:12]) for item in manifest.files]
-    _print_table([heading, *files])
-    _print_next(arguments, f"verify {manifest.id}")
+    table([heading, *files])
+    next_command(arguments, f"verify {manifest.id}")
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    report = _open(arguments).verify(arguments.agent)
+    report = open_store(arguments).verify(arguments.agent)
     good = not any(report.values())
     if arguments.json:
         found = {name: [vars(problem) for problem in report[name]] for name in report}
-        _print_document("verify", ok=good, problems=found)
+        document("verify", ok=good, problems=found)
     else:
         for name, problems in report.items():
             print(f"{name}  {'good' if not problems else 'BAD'}")
             for problem in problems:
                 print(f"    {problem}")
-        _print_next(arguments, "ls" if good else "rollback")
+        next_command(arguments, "ls" if good else "rollback")
     return 0 if good else StoreError.exit_code
 
 
 def _promote(arguments: argparse.Namespace) -> int:
-    name = _open(arguments).promote(arguments.agent, arguments.alias, arguments.reason)
-    return _print_moved(arguments, "promote", name, then="rollback")
+    name = open_store(arguments).promote(arguments.agent, arguments.alias, arguments.reason)
+    return moved(arguments, "promote", name, then="rollback")
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
-    name = _open(arguments).rollback(arguments.alias)
-    return _print_moved(arguments, "rollback", name, then=f"verify {name}")
-
-
-def _open(arguments: argparse.Namespace) -> Store:
-    store = Store(arguments.store)
-    if not store.root.is_dir():
-        raise UsageError(
-            f"There is no folder {arguments.store!r}, so no store to look at; name the one that "
-            "'python -m training fit --store DIR' wrote to."
-        )
-    return store
+    name = open_store(arguments).rollback(arguments.alias)
+    return moved(arguments, "rollback", name, then=f"verify {name}")
 
 
 def _row(store: Store, name: str) -> dict[str, Any]:
@@ -194,30 +189,6 @@ def _print_field(name: str, value: Any) -> None:
         lines = [json.dumps(item) for item in (value if isinstance(value, list) else [value])]
     for line in lines:
         print(f"    {line if len(line) <= 160 else line[:159] + '…'}")
-
-
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print(line.rstrip())
-
-
-def _print_document(command: str, *, ok: bool, **fields: Any) -> int:
-    cli.print_json({"schema": SCHEMA, "command": command, "ok": ok, **fields})
-    return 0
-
-
-def _print_moved(arguments: argparse.Namespace, command: str, name: str, then: str) -> int:
-    if arguments.json:
-        return _print_document(command, ok=True, alias=arguments.alias, id=name)
-    print(f"{arguments.alias} -> {name}")
-    _print_next(arguments, f"{then} --alias {arguments.alias}" if then == "rollback" else then)
-    return 0
-
-
-def _print_next(arguments: argparse.Namespace, command: str) -> None:
-    print(f"next: python -m model_store {command} --store {arguments.store}")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from model_store.blobs import Blobs, Problem
-from model_store.errors import CorruptAgent, UsageError
-from model_store.manifest import FileEntry, Manifest
+from model_store.errors import CorruptAgent, UnsafeModel, UsageError
+from model_store.manifest import Draft, FileEntry, Manifest
+from model_store.onnx_safety import OnnxSummary, check, fits
 
-__all__ = ["StoredAgent"]
+__all__ = ["StoredAgent", "check_model", "is_model"]
+
+
+def is_model(role: str) -> bool:
+    """Whether a runtime will open files of this role: an engine, one of its variants, a probe."""
+    return role in ("engine", "probe") or role.startswith("engine-")
+
+
+def check_model(manifest: Draft, role: str, model: bytes | Path) -> OnnxSummary | None:
+    """Check a file whose role says that a runtime will open it; None if none will.
+
+    Raises:
+        UnsafeModel: no session may be made of it, or it is not what the manifest says.
+    """
+    if not is_model(role):
+        return None
+    summary = check(model)
+    if role != "probe":
+        fits(summary, manifest.signature)
+    return summary
 
 
 @dataclass(frozen=True)
@@ -34,6 +55,7 @@ class StoredAgent:
         Raises:
             UsageError: the agent has no such file.
             CorruptAgent: the content is missing or is not what the manifest says.
+            UnsafeModel: it is an engine or a probe that no session may be made of.
         """
         found = [entry for entry in self.manifest.files if entry.path == path]
         if not found:
@@ -47,6 +69,7 @@ class StoredAgent:
         Raises:
             UsageError: none of the agent's files has this role, or several have.
             CorruptAgent: the content is missing or is not what the manifest says.
+            UnsafeModel: it is an engine or a probe that no session may be made of.
         """
         found = self.manifest.entries(role)
         if len(found) > 1:
@@ -59,8 +82,21 @@ class StoredAgent:
 
     def problems(self) -> tuple[Problem, ...]:
         """Check every file and return what is wrong; empty is good."""
-        checked = map(self.blobs.inspect, self.manifest.files)
+        checked = map(self._problem, self.manifest.files)
         return tuple(problem for problem in checked if problem is not None)
+
+    def _problem(self, entry: FileEntry) -> Problem | None:
+        problem = self.blobs.inspect(entry)
+        if problem is not None:
+            return problem
+        try:
+            check_model(self.manifest, entry.role, self.blobs.path(entry.sha256))
+        except UnsafeModel as error:
+            expected = "an ONNX file that a session may be made of"
+            return Problem(path=entry.path, kind="unsafe", expected=expected, actual=str(error))
+        except UsageError as error:  # it went away in this moment
+            return Problem(path=entry.path, kind="unreadable", expected="", actual=str(error))
+        return None
 
     def _verified(self, entry: FileEntry) -> bytes:
         content = self.blobs.read(entry)
@@ -69,4 +105,5 @@ class StoredAgent:
                 f"Agent {self.id} cannot be used, {content}. Publish it again, or take the "
                 f"previous one with 'python -m model_store rollback'."
             )
+        check_model(self.manifest, entry.role, content)
         return content

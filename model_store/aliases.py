@@ -18,7 +18,7 @@ from model_store.errors import ManifestInvalid, UsageError
 from model_store.files import write_json
 from model_store.manifest import ID, NAME
 
-__all__ = ["Aliases", "Step", "check_alias", "is_alias"]
+__all__ = ["Aliases", "Step", "check_alias", "is_alias", "steps_from_json", "steps_to_json"]
 
 SCHEMA = "adacompress.alias/1"
 
@@ -91,7 +91,7 @@ class Aliases:
         """
         try:
             document = schema.read_document(self._path(name), SCHEMA) if is_alias(name) else None
-            return () if document is None else _steps(document)
+            return () if document is None else steps_from_json(document)
         except ManifestInvalid as error:
             raise ManifestInvalid(
                 f"The alias {name!r} is damaged: {error} Promote an agent to it again."
@@ -107,15 +107,20 @@ class Aliases:
 
     def write(self, name: str, steps: Sequence[Step]) -> None:
         """Replace the history of ``name`` by ``steps``, which are not empty."""
-        history = [asdict(step) for step in steps[-HISTORY_LIMIT:]]
-        document = {"schema": SCHEMA, "id": steps[-1].id, "history": history}
-        write_json(self._path(name), document)
+        write_json(self._path(name), steps_to_json(steps))
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.json"
 
 
-def _steps(document: dict[str, Any]) -> tuple[Step, ...]:
+def steps_to_json(steps: Sequence[Step]) -> dict[str, Any]:
+    """Return the document of an alias with this history, which is not empty."""
+    history = [asdict(step) for step in steps[-HISTORY_LIMIT:]]
+    return {"schema": SCHEMA, "id": steps[-1].id, "history": history}
+
+
+def steps_from_json(document: dict[str, Any]) -> tuple[Step, ...]:
+    """Return the history in a document of an alias; raises ManifestInvalid."""
     _DOCUMENT(document, "")
     steps = tuple(
         Step(id=step["id"], at=step["at"], reason=step["reason"]) for step in document["history"]

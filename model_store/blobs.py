@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,8 @@ class Problem:
     Attributes:
         path: the file as the agent names it, or ``manifest.json``, or the alias.
         kind: ``missing``, ``wrong size``, ``wrong hash`` or ``bad manifest`` are damage;
-            ``unreadable``, ``too new`` and ``bad alias`` say nothing against the agent's content.
+            ``unreadable``, ``too new``, ``unsafe``, ``untrusted`` and ``bad alias`` may be judged
+            otherwise elsewhere, so nothing is moved for them.
         expected: what the manifest says.
         actual: what was found.
     """
@@ -85,12 +86,16 @@ class Blobs:
         target = self.path(entry.sha256)
         target.parent.mkdir(parents=True, exist_ok=True)
         staged.replace(target)
-        sync_folder(target.parent)
-        sync_folder(self._folder)
+        for folder in (target.parent, self._folder, self._folder.parent):
+            sync_folder(folder)
 
 
-def stage(content: bytes | Path, target: Path) -> tuple[str, int]:
+def stage(content: bytes | Path | Iterable[bytes], target: Path) -> tuple[str, int]:
     """Copy ``content`` to the new file ``target``, down to the disk; return its hash and size.
+
+    Args:
+        content: bytes, a file, or blocks of bytes.
+        target: in a folder of the writer.
 
     Raises:
         UsageError: ``content`` is a file that cannot be read.
@@ -107,17 +112,20 @@ def stage(content: bytes | Path, target: Path) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _blocks(content: bytes | Path) -> Iterator[bytes]:
+def _blocks(content: bytes | Path | Iterable[bytes]) -> Iterable[bytes]:
     if isinstance(content, bytes):
-        yield content
-        return
+        return [content]
+    return _read(content) if isinstance(content, Path) else content
+
+
+def _read(path: Path) -> Iterator[bytes]:
     try:
-        with content.open("rb") as file:
+        with path.open("rb") as file:
             while block := file.read(_BLOCK):
                 yield block
     except OSError as error:
         raise UsageError(
-            f"The file {content} cannot be read ({error.strerror}), so nothing was published; "
+            f"The file {path} cannot be read ({error.strerror}), so nothing was published; "
             "name a file that exists."
         ) from error
 

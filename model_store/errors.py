@@ -8,7 +8,10 @@
     │   ├── AgentNotFound         the alias or id is not in the store
     │   ├── CorruptAgent          a file of an agent is missing or has another content
     │   ├── ManifestInvalid       a manifest that cannot be read
-    │   └── SchemaTooNew          a document of a later major version
+    │   ├── SchemaTooNew          a document of a later major version
+    │   ├── BundleInvalid         a one-file agent that is not as ``pack`` writes it
+    │   ├── UnsafeModel           an ONNX file that is not what an engine may be
+    │   └── Untrusted             no signature of a trusted key
     ├── BackendError              exit 6  the cloud service or the way to it (``edge_sdk.errors``)
     └── BudgetReached             exit 7  the call or cost limit; what was paid for is kept
 
@@ -26,12 +29,15 @@ __all__ = [
     "AgentNotFound",
     "BackendError",
     "BudgetReached",
+    "BundleInvalid",
     "CorruptAgent",
     "EnvironmentMissing",
     "GateFailed",
     "ManifestInvalid",
     "SchemaTooNew",
     "StoreError",
+    "UnsafeModel",
+    "Untrusted",
     "UsageError",
 ]
 
@@ -87,6 +93,18 @@ class ManifestInvalid(StoreError, ValueError):
 
 class SchemaTooNew(StoreError):
     """A document of a later major version than this code reads."""
+
+
+class BundleInvalid(StoreError):
+    """A one-file agent that is not as ``pack`` writes it; nothing of it was written."""
+
+
+class UnsafeModel(StoreError):
+    """An ONNX file that no session may be made of."""
+
+
+class Untrusted(StoreError):
+    """An agent without a signature of a trusted key, where trusted keys are configured."""
 
 
 class BackendError(AdaCompressError):

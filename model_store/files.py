@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = [
     "sync_folder",
     "to_json",
     "write_atomic",
+    "write_atomic_from",
     "write_json",
 ]
 
@@ -42,12 +44,23 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         OSError: the folder cannot be written; the old file is untouched.
     """
+    write_atomic_from(path, [data])
+
+
+def write_atomic_from(path: Path, blocks: Iterable[bytes]) -> None:
+    """Replace ``path`` by what ``blocks`` yields, as :func:`write_atomic` does.
+
+    Raises:
+        OSError: the folder cannot be written; the old file is untouched, as it is by whatever
+            ``blocks`` raises.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not ``tempfile``: its files are for the owner only, but a store's readers may be other users.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            for block in blocks:
+                file.write(block)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

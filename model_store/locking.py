@@ -22,7 +22,8 @@ except ImportError:  # Windows
 
 __all__ = ["exclusive"]
 
-_RETRY_S = 0.02
+#: Short, for who waits must find the moment between two writes of somebody busy.
+_RETRY_S = 0.002
 
 
 @contextlib.contextmanager

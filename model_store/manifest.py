@@ -9,18 +9,30 @@ with an id, a time and the list of files. Neither holds the files' contents (see
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from model_store import schema
-from model_store.errors import ManifestInvalid
+from model_store.errors import CorruptAgent, ManifestInvalid
 from model_store.files import sha256_bytes
 from model_store.schema import array, matching, optional, record
 
-__all__ = ["ID", "NAME", "SCHEMA", "Draft", "FileEntry", "Manifest", "content_id"]
+__all__ = [
+    "ID",
+    "NAME",
+    "SCHEMA",
+    "Draft",
+    "FileEntry",
+    "Manifest",
+    "checked",
+    "content_id",
+    "draft_from_json",
+    "signed_content",
+]
 
 SCHEMA = "adacompress.agent/1"
 
@@ -77,6 +89,7 @@ _DRAFT: dict[str, schema.Check] = {
     "probe": record(rungs=array(schema.count), q_values=array(array(schema.number))),
     "versions": schema.each(schema.text),
 }
+_REQUIRED = [name for name in _DRAFT if name not in ("parent", "scenery", "metrics", "versions")]
 _COMPLETE = record(**_DRAFT, id=_id, created=schema.moment, files=array(_file))
 
 
@@ -89,15 +102,26 @@ class FileEntry:
         role: what a reader asks for, as in ``engine`` or ``probe``; several files may share one.
         sha256: lower-case hex SHA-256 of the content.
         size: bytes.
+        extra: fields that this version does not know; they are kept.
     """
 
     path: str
     role: str
     sha256: str
     size: int
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        _file(asdict(self), "file")
+        _file(self.to_json(), "file")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready document; the inverse is :meth:`from_json`."""
+        return _known(self) | dict(self.extra)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_json` wrote and ``_file`` accepted."""
+        return cls(**_split(cls, document))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +174,7 @@ class Draft:
         """Return the manifest of this draft with these files; equal contents get equal ids."""
         content = {item.name: getattr(self, item.name) for item in fields(Draft)}
         ordered = tuple(sorted(files, key=lambda entry: entry.path))
-        listed = [asdict(entry) for entry in ordered]
+        listed = [entry.to_json() for entry in ordered]
         name = content_id({"schema": SCHEMA, **content, "files": listed})
         return Manifest(**content, id=name, created=created, files=ordered)
 
@@ -163,19 +187,23 @@ class Manifest(Draft):
         id: derived from everything here but ``created``, see :func:`content_id`.
         created: ISO 8601 in UTC, the moment of the first publication.
         files: what the agent consists of, by path.
+        extra: fields that this version does not know; they are kept, and count for the id.
     """
 
     id: str
     created: str
     files: tuple[FileEntry, ...]
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "extra", _plain_json(self.extra, "extra"))
         _COMPLETE(self.to_json(), "")
-        paths = [entry.path for entry in self.files]
-        if len(set(paths)) < len(paths):
+        paths = sorted(entry.path for entry in self.files)
+        twice = [one for one, other in itertools.pairwise(paths) if one == other]
+        if twice:
             raise ManifestInvalid(
-                f"The field files is a list of {sorted(paths)}; allowed is every path only once."
+                f"The field files has {twice[0][:80]!r} twice; allowed is every path only once."
             )
 
     def entries(self, role: str) -> tuple[FileEntry, ...]:
@@ -184,11 +212,14 @@ class Manifest(Draft):
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready document; the inverse is :meth:`from_json`."""
-        return {"schema": SCHEMA, **json.loads(json.dumps(asdict(self)))}
+        document = json.loads(json.dumps(_known(self) | {"files": []}))
+        files = [entry.to_json() for entry in self.files]
+        # A minor version is an unknown field too: it counts for the id.
+        return {"schema": SCHEMA, **document, "files": files, **self.extra}
 
     @classmethod
     def from_json(cls, document: Any) -> Self:
-        """Read a manifest. Unknown fields are ignored, missing ones are not made up.
+        """Read a manifest. Unknown fields are kept, missing ones are not made up.
 
         Raises:
             SchemaTooNew: the document is of a later major version.
@@ -196,24 +227,74 @@ class Manifest(Draft):
         """
         schema.check_schema(document, SCHEMA)
         _COMPLETE(document, "")
-        known = {item.name: document[item.name] for item in fields(cls)}
-        known["files"] = tuple(
-            FileEntry(**{item.name: entry[item.name] for item in fields(FileEntry)})
-            for entry in document["files"]
+        read = _split(cls, document)
+        if read["extra"]["schema"] == SCHEMA:
+            del read["extra"]["schema"]
+        return cls(**read | {"files": tuple(map(FileEntry.from_json, document["files"]))})
+
+
+def draft_from_json(document: Mapping[str, Any]) -> Draft:
+    """Return the draft in a manifest, or in a document of a manifest's fields without its own.
+
+    Raises:
+        ManifestInvalid: a field is missing or not of its form.
+    """
+    record(**{name: _DRAFT[name] for name in _REQUIRED})(document, "")
+    return Draft(
+        **{item.name: document[item.name] for item in fields(Draft) if item.name in document}
+    )
+
+
+def checked(document: Mapping[str, Any], name: str) -> Manifest:
+    """Return the manifest of agent ``name``, whose content asks for that id.
+
+    Raises:
+        SchemaTooNew: the document is of a later major version.
+        ManifestInvalid: a field is missing or not of its form.
+        CorruptAgent: it is another agent's, or was changed after it was published.
+    """
+    try:
+        manifest, actual = Manifest.from_json(document), content_id(document)
+    except (RecursionError, UnicodeEncodeError) as error:
+        raise ManifestInvalid(f"The manifest of agent {name} cannot be used: {error}.") from error
+    if not manifest.id == actual == name:
+        raise CorruptAgent(
+            f"The manifest.json of agent {name} was changed after it was published: expected "
+            f"content {name}, actual {actual}. Publish it again."
         )
-        return cls(**known)
+    return manifest
 
 
 def content_id(document: Mapping[str, Any]) -> str:
     """Return the id that a manifest's content asks for.
 
-    It covers every field but ``id`` and ``created``, unknown ones too: so the same agent published
-    twice is one agent, and a manifest that was changed later no longer fits its id.
+    The same agent published twice is one agent, and a manifest that was changed later no longer
+    fits its id.
+    """
+    stem = document["scenery"]["name"] if document["scenery"] else "agent"
+    return f"{stem}-{sha256_bytes(signed_content(document))[:12]}"
+
+
+def signed_content(document: Mapping[str, Any]) -> bytes:
+    """Return what an id and a signature are made of.
+
+    It is every field but ``id`` and ``created``, unknown ones too, as canonical JSON.
     """
     content = {name: document[name] for name in document if name not in ("id", "created")}
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    stem = document["scenery"]["name"] if document["scenery"] else "agent"
-    return f"{stem}-{sha256_bytes(canonical.encode())[:12]}"
+    written = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return written.encode()
+
+
+def _known(value: Any) -> dict[str, Any]:
+    """Return the fields of a data class that its document has by name."""
+    return {item.name: getattr(value, item.name) for item in fields(value) if item.name != "extra"}
+
+
+def _split(kind: type[Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a data class that reads ``document``, what is unknown as extra."""
+    known = {item.name for item in fields(kind)} - {"extra"}
+    extra = {name: document[name] for name in document if name not in known}
+    return {name: document[name] for name in known} | {"extra": extra}
 
 
 def _plain_json(value: Any, name: str) -> Any:

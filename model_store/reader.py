@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from model_store import signing
 from model_store.agent import StoredAgent
 from model_store.aliases import Aliases, Step
 from model_store.blobs import Blobs, Problem
+from model_store.bundle import pack
 from model_store.errors import (
     AgentNotFound,
     CorruptAgent,
@@ -18,10 +20,12 @@ from model_store.errors import (
     ManifestInvalid,
     SchemaTooNew,
     StoreError,
+    Untrusted,
     UsageError,
 )
-from model_store.manifest import ID, SCHEMA, Manifest, content_id
+from model_store.manifest import ID, SCHEMA, Manifest, checked
 from model_store.schema import read_document
+from model_store.signing import Trust
 
 __all__ = ["StoreReader"]
 
@@ -31,10 +35,13 @@ class StoreReader:
 
     Args:
         root: the store's folder; one that does not exist is an empty store.
+        trusted_keys: a file of public keys, see ``signing``; an agent that none of them has signed
+            is refused whenever it is read. It belongs outside of the store.
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, *, trusted_keys: Path | str | None = None) -> None:
         self.root = Path(root)
+        self._trust = None if trusted_keys is None else Trust.load(Path(trusted_keys))
         self._agents = self.root / "agents"
         self._blobs = Blobs(self.root / "blobs")
         self._aliases = Aliases(self.root / "aliases")
@@ -54,10 +61,14 @@ class StoreReader:
     def aliases(self) -> dict[str, str]:
         """Return every readable alias and the id it points to, sorted by name."""
         pointers = {}
-        for name in self._aliases.names():
+        for name in self.alias_names():
             with contextlib.suppress(StoreError):  # ``verify`` reports it
                 pointers[name] = self._aliases.read(name)[-1].id
         return pointers
+
+    def alias_names(self) -> tuple[str, ...]:
+        """Return every alias, sorted, readable or not."""
+        return self._aliases.names()
 
     def history(self, alias: str) -> tuple[Step, ...]:
         """Return the moves of an alias, oldest first; the last is where it points."""
@@ -96,12 +107,23 @@ class StoreReader:
             ManifestInvalid: it is not valid ``adacompress.agent/1``.
             SchemaTooNew: it is of a later major version.
             CorruptAgent: it is missing, or was changed after it was published.
+            Untrusted: there are trusted keys, and none of them has signed it.
         """
         return self._manifest(self.resolve(reference))
+
+    def signatures(self, reference: str) -> tuple[signing.Signature, ...]:
+        """Return the signatures of an agent, unchecked; empty if nobody has signed it."""
+        return self._signatures(self.resolve(reference))
 
     def load(self, reference: str) -> StoredAgent:
         """Return an agent, whose files are verified as they are read."""
         return StoredAgent(self.manifest(reference), self._blobs)
+
+    def pack(self, reference: str, path: Path | str) -> Manifest:
+        """Write an agent into one file, see ``bundle``, and return its manifest."""
+        agent = self.load(reference)
+        pack(agent, self._signatures(agent.id), Path(path))
+        return agent.manifest
 
     def verify(self, reference: str | None = None) -> dict[str, tuple[Problem, ...]]:
         """Read every file of one agent, or of all; return what is wrong with each.
@@ -112,7 +134,7 @@ class StoreReader:
             name = self.resolve(reference)
             return {name: self._examine(name)[1]}
         report = {name: self._examine(name)[1] for name in self.ids()}
-        for alias in self._aliases.names():
+        for alias in self.alias_names():
             problem = self._alias_problem(alias)
             if problem is not None:
                 report[alias] = (problem,)
@@ -122,25 +144,37 @@ class StoreReader:
         return (*self.aliases(), *self.ids())
 
     def _manifest(self, name: str) -> Manifest:
+        manifest = self._unchecked(name)
+        if self._trust is not None:
+            try:
+                self._trust.check(manifest, self._signatures(name))
+            except (ManifestInvalid, SchemaTooNew) as error:
+                raise Untrusted(f"Agent {name} is not trusted: {error}") from error
+        return manifest
+
+    def _unchecked(self, name: str) -> Manifest:
+        """Return a manifest whoever signed it."""
         document = read_document(self._agents / name / "manifest.json", SCHEMA)
         if document is None:
             raise CorruptAgent(f"Agent {name} has no manifest.json; publish it again.")
-        manifest = Manifest.from_json(document)
-        actual = content_id(document)
-        if not manifest.id == actual == name:
-            raise CorruptAgent(
-                f"The manifest.json of agent {name} was changed after it was published: expected "
-                f"content {name}, actual {actual}. Publish it again."
-            )
-        return manifest
+        return checked(document, name)
 
-    def _examine(self, name: str) -> tuple[StoredAgent | None, tuple[Problem, ...]]:
+    def _signatures(self, name: str) -> tuple[signing.Signature, ...]:
+        document = read_document(self._agents / name / "signature.json", signing.SCHEMA)
+        return () if document is None else signing.from_json(document)
+
+    def _examine(
+        self, name: str, *, trusting: bool = False
+    ) -> tuple[StoredAgent | None, tuple[Problem, ...]]:
         """Return the agent if its manifest can be read, and everything that is wrong with it."""
         try:
-            agent = StoredAgent(self._manifest(name), self._blobs)
+            manifest = self._unchecked(name) if trusting else self._manifest(name)
+            agent = StoredAgent(manifest, self._blobs)
             return agent, agent.problems()
         except SchemaTooNew as error:
             kind, actual = "too new", str(error)
+        except Untrusted as error:
+            kind, actual = "untrusted", str(error)
         except (ManifestInvalid, CorruptAgent) as error:
             gone = not (self._agents / name / "manifest.json").exists()
             kind, actual = "missing" if gone else "bad manifest", str(error)

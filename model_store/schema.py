@@ -12,6 +12,7 @@ so that an older reader can read what a newer minor version wrote.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -20,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from model_store.errors import EnvironmentMissing, ManifestInvalid, SchemaTooNew
-from model_store.files import read_json
 
 __all__ = [
+    "MAX_BYTES",
     "Check",
     "array",
     "check_schema",
@@ -34,6 +35,7 @@ __all__ = [
     "number",
     "one_of",
     "optional",
+    "parse_document",
     "positive",
     "read_document",
     "record",
@@ -44,15 +46,25 @@ __all__ = [
 
 Check = Callable[[Any, str], None]
 
+#: A manifest has some ten kilobytes; what is larger is refused before it is parsed.
+MAX_BYTES = 8 << 20
+
 
 def _plain(allowed: str, accepts: Callable[[Any], bool]) -> Check:
     def check(value: Any, where: str) -> None:
         if not accepts(value):
-            shown = repr(value)
-            shown = shown if len(shown) <= 80 else shown[:77] + "..."
-            raise ManifestInvalid(f"The field {where} is {shown}; allowed is {allowed}.")
+            raise ManifestInvalid(f"The field {where} is {_shown(value)}; allowed is {allowed}.")
 
     return check
+
+
+def _shown(value: Any) -> str:
+    """Return a value that somebody else wrote, short enough for a sentence."""
+    try:
+        shown = repr(value)
+    except RecursionError:
+        return "nested too deep"
+    return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 def _is_integer(value: Any) -> bool:
@@ -159,12 +171,13 @@ def check_schema(document: Any, schema: str) -> None:
         raise ManifestInvalid(f"The document is no JSON object; allowed is one of schema {schema}.")
     seen = document.get("schema")
     # A minor version ("/1.2") only adds fields, and unknown fields are ignored.
-    found = re.fullmatch(re.escape(name) + r"/(\d{1,9})(\.\d{1,9})*", str(seen))
+    pattern = re.escape(name) + r"/(\d{1,9})(\.\d{1,9})*"
+    found = re.fullmatch(pattern, seen) if isinstance(seen, str) else None
     if found is None or int(found[1]) < int(major):
-        raise ManifestInvalid(f"The field schema is {seen!r}; allowed is {schema!r}.")
+        raise ManifestInvalid(f"The field schema is {_shown(seen)}; allowed is {schema!r}.")
     if int(found[1]) > int(major):
         raise SchemaTooNew(
-            f"The document has schema {seen!r}, but this version reads {schema!r} at most; "
+            f"The document has schema {_shown(seen)}, but this version reads {schema!r} at most; "
             "update adacompress to use it."
         )
 
@@ -173,20 +186,35 @@ def read_document(path: Path, schema: str) -> dict[str, Any] | None:
     """Read a JSON object of this schema; None if there is no such file.
 
     Raises:
-        ManifestInvalid: it is not JSON, or of another schema.
+        ManifestInvalid: it is not JSON, too large, or of another schema.
         SchemaTooNew: it is of a later major version.
         EnvironmentMissing: it is there, but cannot be read now.
     """
     try:
-        document = read_json(path)
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise EnvironmentMissing(
             f"The file {path} cannot be read ({error.strerror}); see who may read it."
         ) from error
+    return parse_document(data, schema, f"The file {path}")
+
+
+def parse_document(data: bytes, schema: str, what: str) -> dict[str, Any]:
+    """Parse a JSON object of this schema; ``what`` begins the sentence that refuses it.
+
+    Raises:
+        ManifestInvalid: it is not JSON, too large, or of another schema.
+        SchemaTooNew: it is of a later major version.
+    """
+    if len(data) > MAX_BYTES:
+        raise ManifestInvalid(f"{what} has more than {MAX_BYTES} bytes, which is the limit.")
+    try:
+        document = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ManifestInvalid(f"The file {path} is not JSON ({error}).") from error
+        raise ManifestInvalid(f"{what} is not JSON ({error}).") from error
     check_schema(document, schema)
     return dict(document)
 

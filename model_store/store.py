@@ -3,10 +3,12 @@
     ROOT/agents/ID/manifest.json      a version; it appears by one rename and never changes
     ROOT/blobs/sha256/xx/HASH         contents, shared by versions
     ROOT/aliases/NAME.json            where a name points, and the way back
+    ROOT/agents/ID/signature.json     who vouches for it, if anybody does
     ROOT/quarantine/ID/               a version that failed verification, kept for inspection
+    ROOT/trash/SECONDS.ID/            a version that no alias needs, before it is removed
     ROOT/staging/, ROOT/.lock         of the one writer; whatever a killed writer left is swept
 
-Readers take no lock. Not here: removing versions nobody needs, and moving them between stores.
+Readers take no lock.
 
     store = Store("agents")
     manifest = store.publish(draft, {"engine.onnx": ("engine", model)}, aliases=["current"])
@@ -16,33 +18,37 @@ Readers take no lock. Not here: removing versions nobody needs, and moving them 
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from model_store.agent import StoredAgent
-from model_store.aliases import Step, check_alias
+from model_store import signing
+from model_store.agent import StoredAgent, check_model
+from model_store.aliases import check_alias
 from model_store.blobs import Problem, stage
+from model_store.bundle import open_bundle
+from model_store.compat import OPSET
 from model_store.errors import CorruptAgent, EnvironmentMissing, StoreError
-from model_store.files import sync_folder, write_json
-from model_store.locking import exclusive
+from model_store.garbage import GRACE_S, KEEP, Garbage, survey, sweep
+from model_store.incoming import Incoming
 from model_store.manifest import Draft, FileEntry, Manifest
-from model_store.reader import StoreReader
 from model_store.schema import utc
+from model_store.writer import StoreWriter
 
 __all__ = ["Store"]
 
 _logger = logging.getLogger(__name__)
 
 
-class Store(StoreReader):
+class Store(StoreWriter):
     """A model store in a folder, with one writer at a time; the first write makes the folder.
 
     Args:
         root: the folder.
+        trusted_keys: a file of public keys; what none of them has signed is neither taken nor read.
+        signing_key: a private key that signs what is published here.
         clock: Unix time in seconds, for ``created`` and the histories.
         lock_timeout_s: how long a write waits for another writer.
     """
@@ -51,12 +57,18 @@ class Store(StoreReader):
         self,
         root: Path | str,
         *,
+        trusted_keys: Path | str | None = None,
+        signing_key: Path | str | None = None,
         clock: Callable[[], float] = time.time,
         lock_timeout_s: float = 10.0,
     ) -> None:
-        super().__init__(root)
-        self._clock = clock
-        self._lock_timeout_s = lock_timeout_s
+        super().__init__(
+            root,
+            trusted_keys=trusted_keys,
+            signing_key=signing_key,
+            clock=clock,
+            lock_timeout_s=lock_timeout_s,
+        )
         self._warned: set[str] = set()
 
     def publish(
@@ -77,7 +89,9 @@ class Store(StoreReader):
 
         Raises:
             ManifestInvalid: a path or a role cannot be used.
+            UnsafeModel: an engine or a probe is an ONNX file that no session may be made of.
             UsageError: an alias cannot be used, or a file cannot be read.
+            Untrusted: there are trusted keys, and none of them signs here.
             EnvironmentMissing: the store cannot be written.
         """
         sources = list(files.items())
@@ -86,23 +100,88 @@ class Store(StoreReader):
         for alias in aliases:
             check_alias(alias)
         with self._writing(), self._staging() as staging:
-            entries = []
+            entries, opsets = [], []
             for number, (path, (role, content)) in enumerate(sources):
                 sha256, size = stage(content, staging / str(number))
+                summary = check_model(draft, role, staging / str(number))
+                opsets += [summary.opset] if summary else []
                 entries.append(FileEntry(path=path, role=role, sha256=sha256, size=size))
+            if opsets:  # measured, for ``compat``
+                versions = {**draft.versions, OPSET: str(max(opsets))}
+                draft = replace(draft, versions=versions)
             manifest = draft.complete(created=utc(self._clock()), files=entries)
+            signatures = self._signed(manifest)
             for number, entry in enumerate(entries):
                 self._blobs.place(staging / str(number), entry)
-            manifest = self._reveal(manifest, staging)
+            manifest = self._reveal(manifest, signatures, staging)
             for alias in aliases:
                 self._point(alias, manifest.id, "published")
         return manifest
+
+    def admit(self, incoming: Incoming, *, aliases: Sequence[str] = ()) -> Manifest:
+        """Take an agent from elsewhere, all of it or nothing, then point ``aliases`` to it.
+
+        Only contents that are not here are read from its source, and each is compared with its
+        manifest before anything becomes visible.
+
+        Raises:
+            CorruptAgent: a content is not what the manifest says.
+            UnsafeModel: an engine or a probe is one that no session may be made of.
+            Untrusted: there are trusted keys, and none of them has signed it.
+            UsageError: an alias cannot be used.
+            EnvironmentMissing: the store cannot be written.
+        """
+        manifest = incoming.manifest
+        for alias in aliases:
+            check_alias(alias)
+        if self._trust is not None:
+            self._trust.check(manifest, incoming.signatures)
+        with self._writing(), self._staging() as staging:
+            contents = {entry.sha256: entry for entry in manifest.files}
+            for sha256, entry in contents.items():
+                if self._blobs.inspect(entry) is not None:
+                    _fetch(incoming, entry, staging / sha256)
+            for entry in manifest.files:
+                staged = staging / entry.sha256
+                check_model(
+                    manifest,
+                    entry.role,
+                    staged if staged.exists() else self._blobs.path(entry.sha256),
+                )
+            for sha256, entry in contents.items():
+                if (staging / sha256).exists():
+                    self._blobs.place(staging / sha256, entry)
+            manifest = self._reveal(manifest, incoming.signatures, staging)
+            for alias in aliases:
+                self._point(alias, manifest.id, f"from {incoming.origin}")
+        return manifest
+
+    def unpack(self, path: Path | str, *, aliases: Sequence[str] = ()) -> Manifest:
+        """Take the agent of a bundle, see ``bundle``; a bundle that is refused changes nothing.
+
+        Raises:
+            UsageError: the file cannot be read, or an alias cannot be used.
+            BundleInvalid, CorruptAgent, ManifestInvalid, SchemaTooNew, UnsafeModel, Untrusted: it
+                is refused, and why.
+            EnvironmentMissing: the store cannot be written.
+        """
+        return self.admit(open_bundle(Path(path)), aliases=aliases)
+
+    def sign(self, reference: str, key: Path | str) -> signing.Signature:
+        """Add a signature to an agent that is here, trusted or not, and return it."""
+        with self._writing():
+            name = self.resolve(reference)
+            signature = signing.sign(self._unchecked(name), Path(key))
+            self._add_signatures(name, (signature,))
+        return signature
 
     def promote(self, reference: str, alias: str = "current", reason: str = "") -> str:
         """Point ``alias`` to an agent and return the agent's id."""
         check_alias(alias)
         with self._writing():
             name = self.resolve(reference)
+            if self._trust is not None:
+                self._manifest(name)
             self._point(alias, name, reason)
         return name
 
@@ -126,6 +205,40 @@ class Store(StoreReader):
             self._aliases.write(alias, earlier)
         _logger.info("rolled_back alias=%s from=%s to=%s", alias, steps[-1].id, earlier[-1].id)
         return earlier[-1].id
+
+    def gc(self, *, keep: int = KEEP, grace_s: float = GRACE_S, dry_run: bool = False) -> Garbage:
+        """Remove what no alias needs, see ``garbage``.
+
+        Args:
+            keep: steps of each alias's history whose agents stay.
+            grace_s: how long new agents stay in any case, and retired ones can still be read.
+            dry_run: only say what would be done; needs neither the lock nor a writable store.
+
+        Raises:
+            UsageError: ``keep`` or ``grace_s`` is too small.
+            StoreError: an alias cannot be read, so nobody knows what it needs.
+            EnvironmentMissing: the store cannot be written.
+        """
+        if dry_run:
+            return self._survey(keep, grace_s)
+        with self._writing(), self._staging():
+            now = self._clock()
+            garbage = survey(self, now=now, keep=keep, grace_s=grace_s)
+            sweep(self.root, garbage, now=now, grace_s=grace_s)
+        _logger.info(
+            "collected retired=%d removed=%d freed_bytes=%d",
+            *(len(garbage.retired), len(garbage.removed), garbage.freed_bytes),
+        )
+        return garbage
+
+    def _survey(self, keep: int, grace_s: float) -> Garbage:
+        try:
+            return survey(self, now=self._clock(), keep=keep, grace_s=grace_s)
+        except OSError as error:
+            raise EnvironmentMissing(
+                f"The store {self.root} cannot be read, or a writer is changing it "
+                f"({error.strerror}); look again."
+            ) from error
 
     def load_healthy(self, alias: str = "current") -> tuple[StoredAgent, tuple[str, ...]]:
         """Load what ``alias`` points to, or the latest agent of its history that is whole.
@@ -152,49 +265,6 @@ class Store(StoreReader):
         listed = "; ".join(f"{name}: {problem}" for name, problem in given_up.items())
         raise CorruptAgent(f"No agent of the alias {alias!r} is whole ({listed}); publish one.")
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with exclusive(self.root / ".lock", timeout_s=self._lock_timeout_s):
-                yield
-        except OSError as error:
-            raise EnvironmentMissing(
-                f"The store {self.root} cannot be written ({error.strerror or error}); "
-                "name a folder that this user may write."
-            ) from error
-
-    @contextlib.contextmanager
-    def _staging(self) -> Iterator[Path]:
-        staging = self.root / "staging"
-        shutil.rmtree(staging, ignore_errors=True)  # of a writer that was killed: we hold the lock
-        staging.mkdir()
-        try:
-            yield staging
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-
-    def _reveal(self, manifest: Manifest, staging: Path) -> Manifest:
-        """Make a version visible whose contents are in place; return the one that is there."""
-        folder = self._agents / manifest.id
-        if folder.exists():
-            agent, problems = self._examine(manifest.id)
-            if agent and not problems:
-                return agent.manifest
-            self._quarantine(manifest.id)
-        write_json(staging / "agent" / "manifest.json", manifest.to_json())
-        self._agents.mkdir(exist_ok=True)
-        (staging / "agent").rename(folder)
-        sync_folder(self._agents)
-        sync_folder(self.root)
-        return manifest
-
-    def _point(self, alias: str, name: str, reason: str) -> None:
-        steps = self._aliases.read_or_forget(alias)
-        if not steps or steps[-1].id != name:
-            step = Step(id=name, at=utc(self._clock()), reason=reason)
-            self._aliases.write(alias, (*steps, step))
-
     def _retire(self, alias: str, given_up: Mapping[str, Problem]) -> None:
         """Quarantine what is damaged and move the alias back; the caller has an agent already."""
         for name, problem in given_up.items():
@@ -214,21 +284,13 @@ class Store(StoreReader):
         except (EnvironmentMissing, StoreError) as error:
             _logger.info("quarantine_skipped alias=%s reason=%r", alias, str(error))
 
-    def _quarantine_if_damaged(self, name: str) -> None:
-        # Looked at again: before we had the lock, another may have moved or repaired it.
-        _, problems = self._examine(name)
-        if (self._agents / name).exists() and any(problem.is_damage for problem in problems):
-            self._quarantine(name)
 
-    def _quarantine(self, name: str) -> None:
-        """Move a version and its damaged contents out of the way, in place of an older such."""
-        agent, _ = self._examine(name)
-        target = self.root / "quarantine" / name
-        shutil.rmtree(target, ignore_errors=True)
-        target.parent.mkdir(exist_ok=True)
-        (self._agents / name).rename(target)
-        sync_folder(self._agents)
-        for entry in agent.manifest.files if agent else ():
-            problem = self._blobs.inspect(entry)
-            if problem is not None and problem.is_damage and problem.kind != "missing":
-                self._blobs.path(entry.sha256).rename(target / entry.sha256)
+def _fetch(incoming: Incoming, entry: FileEntry, target: Path) -> None:
+    """Copy a content from elsewhere into the staging folder and compare it with the manifest."""
+    sha256, size = stage(incoming.blocks(entry), target)
+    if (sha256, size) != (entry.sha256, entry.size):
+        raise CorruptAgent(
+            f"The file {entry.path} of agent {incoming.manifest.id} from {incoming.origin} is "
+            f"damaged: expected {entry.size} bytes with SHA-256 {entry.sha256}, actual {size} "
+            f"bytes with {sha256}; nothing was kept. Fetch it again."
+        )

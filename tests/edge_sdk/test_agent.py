@@ -20,7 +20,7 @@ from edge_sdk.policy import OperatingPoint
 from edge_sdk.preprocess import SPEC, spec_sha256, to_input
 from edge_sdk.probe import expectation
 from edge_sdk.scenery import Signature
-from model_store import CorruptAgent, Draft, Store, StoredAgent
+from model_store import CorruptAgent, Draft, Store, StoredAgent, UnsafeModel
 
 Publish = Callable[..., StoredAgent]
 
@@ -102,8 +102,12 @@ def test_the_scenery_comes_along(publish: Publish) -> None:
 def test_an_engine_with_another_ladder_than_its_manifest_is_refused(
     publish: Publish, make_engine: Callable[..., bytes]
 ) -> None:
+    signature = {
+        "inputs": [{"name": "image", "dtype": "uint8", "shape": [1, 8, 8, 3]}],
+        "outputs": [{"name": "q_values", "dtype": "float32", "shape": [1, len(FULL)]}],
+    }
     with pytest.raises(EngineError, match="another ladder than its manifest"):
-        load_agent(publish(make_engine(FULL)))
+        load_agent(publish(make_engine(FULL), signature=signature))
 
 
 def test_an_engine_that_fails_its_probe_is_refused(
@@ -126,8 +130,8 @@ def test_a_file_that_changed_on_disk_is_refused(publish: Publish) -> None:
 
 def test_what_is_no_engine_is_refused(publish: Publish) -> None:
     probe: dict[str, Any] = {"rungs": [], "q_values": []}
-    with pytest.raises(EngineError, match="cannot be loaded"):
-        load_agent(publish(b"not an engine", probe=probe))
+    with pytest.raises(UnsafeModel, match="The model"):
+        publish(b"not an engine", probe=probe)
 
 
 @pytest.mark.skipif(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import edge_sdk
-from edge_sdk import backends, doctor
+from edge_sdk import backends
 from edge_sdk.__main__ import main
 
 ROOT = Path(__file__).parents[2]
@@ -108,32 +108,6 @@ def test_an_impossible_choice_is_a_usage_error(
 def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "doctor" in capsys.readouterr().err
-
-
-def test_doctor_says_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["schema"] == "adacompress.doctor/1"
-    assert report["ok"]
-    assert "cpu" in report["providers"]
-    assert {"python", "numpy", "pillow", "libjpeg-turbo", "requests", "onnxruntime"} <= set(
-        report["versions"]
-    )
-    assert main(["doctor"]) == 0
-    assert "Ready" in capsys.readouterr().out
-
-
-def test_doctor_without_a_runtime_exits_4(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert main(["doctor"]) == 4
-    assert "adacompress[cpu]" in capsys.readouterr().err
-
-
-def test_doctor_warns_of_two_runtimes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.metadata.version", lambda package: "1.0")
-    assert any("both installed" in warning for warning in doctor.examine()["warnings"])
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

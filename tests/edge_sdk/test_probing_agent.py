@@ -308,8 +308,10 @@ def test_fewer_looks_than_any_point_was_certified_for_are_not_certified(
     assert agent.operating_point == replace(FOUR, max_probes=1, certified=False)
 
 
-def test_a_device_that_affords_no_look_does_not_even_read_the_probe(publish: Publish) -> None:
-    stored = publish([FOUR, NONE], b"no probe at all")
+def test_a_device_that_affords_no_look_does_not_even_read_the_probe(
+    publish: Publish, make_probe: Callable[..., bytes]
+) -> None:
+    stored = publish([FOUR, NONE], make_probe())
     (entry,) = stored.manifest.entries("probe")
     stored.blobs.path(entry.sha256).unlink()
     assert load_agent(stored, max_probes=0).operating_point == NONE

@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
+from edge_sdk.gpu import Gpu
 from export import tensorrt
 from export.__main__ import main
-from export.gpu import Gpu
 from export.publish import publish_run
 from export.run import TrainingRun
 from model_store import Store

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from edge_sdk.gpu import Gpu
 from edge_sdk.ladder import PAPER
 from export import tensorrt
 from export.fuse import fuse
-from export.gpu import Gpu
 from export.run import TrainingRun
 from export.tensorrt import WORKSPACE, build, cache_key, requirements
 from model_store.errors import EnvironmentMissing

@@ -6,9 +6,38 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from model_store import Draft, Store
+
+MakeModel = Callable[..., bytes]
+
+
+def _model(word: str = "", **changes: Any) -> bytes:
+    """Make an ONNX file of the draft's signature; ``word`` is in it and tells it from others."""
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 224, 224, 3])
+    q_values = helper.make_tensor_value_info("q_values", TensorProto.FLOAT, [1, 2])
+    nodes = [
+        helper.make_node("Cast", ["image"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["real"], ["means"], axes=[1, 2], keepdims=0),
+        helper.make_node("MatMul", ["means", "weight"], ["q_values"]),
+    ]
+    weight = numpy_helper.from_array(np.zeros((3, 2), np.float32), "weight")
+    parts: dict[str, Any] = {"nodes": nodes, "inputs": [image], "outputs": [q_values]}
+    parts |= {"initializer": [weight], "opset": 17, "domains": ()} | changes
+    opset, domains = parts.pop("opset"), parts.pop("domains")
+    graph = helper.make_graph(name="engine", doc_string=word, **parts)
+    opsets = [helper.make_opsetid(*one) for one in (("", opset), *domains)]
+    made = helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name=word)
+    return bytes(made.SerializeToString())
+
+
+@pytest.fixture(scope="session")
+def make_model() -> MakeModel:
+    """Make a valid engine, with changes by part."""
+    return _model
 
 
 def _draft(**changes: Any) -> Draft:
@@ -55,7 +84,7 @@ def publish(store: Store) -> Callable[..., str]:
     def publish(word: str, *aliases: str, **changes: Any) -> str:
         draft = _draft(versions={"word": word}, **changes)
         files = {
-            "engine.onnx": ("engine", b"engine " + word.encode()),
+            "engine.onnx": ("engine", _model(word)),
             "extra/card.md": ("card", b"the same in all"),
         }
         return store.publish(draft, files, aliases=aliases).id

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_store import Draft, FileEntry, Manifest, ManifestInvalid, SchemaTooNew
-from model_store.manifest import content_id
+from model_store import CorruptAgent, Draft, FileEntry, Manifest, ManifestInvalid, SchemaTooNew
+from model_store.manifest import checked, content_id
+from model_store.schema import parse_document
 
 MakeDraft = Callable[..., Draft]
 CREATED = "2031-02-03T04:05:06Z"
@@ -99,14 +101,27 @@ def test_a_manifest_can_be_the_draft_of_another(make_draft: MakeDraft) -> None:
     assert manifest_of(child).parent == first.id != manifest_of(child).id
 
 
-def test_unknown_fields_are_ignored(document: dict[str, Any]) -> None:
-    expected = Manifest.from_json(document)
-    document["future"] = {"anything": 1}
+def test_unknown_fields_are_kept(document: dict[str, Any]) -> None:
+    document |= {"schema": "adacompress.agent/1.3", "future": {"anything": 1}, "extra": [2]}
     document["files"][0]["future"] = 2
-    assert Manifest.from_json(document) == expected
+    read = Manifest.from_json(document)
+    assert read.to_json() == document
+    assert read.extra["future"] == {"anything": 1}
+    assert content_id(read.to_json()) != read.id  # they count for it
 
 
-@pytest.mark.parametrize("name", [item.name for item in dataclasses.fields(Manifest)])
+@pytest.mark.parametrize("depth", [100, 300, 900, 100_000])
+def test_a_manifest_of_any_depth_is_read_or_refused(document: dict[str, Any], depth: int) -> None:
+    nested = "[" * depth + "]" * depth
+    data = json.dumps(document | {"metrics": {"deep": 0}}).replace('"deep": 0', f'"deep": {nested}')
+    with contextlib.suppress(ManifestInvalid, CorruptAgent):
+        parsed = parse_document(data.encode(), "adacompress.agent/1", "It")
+        checked(parsed, document["id"])
+
+
+@pytest.mark.parametrize(
+    "name", sorted({item.name for item in dataclasses.fields(Manifest)} - {"extra"})
+)
 def test_a_missing_field_is_named(document: dict[str, Any], name: str) -> None:
     del document[name]
     with pytest.raises(ManifestInvalid, match=f"field {name} is missing"):

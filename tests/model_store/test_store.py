@@ -20,10 +20,11 @@ from model_store import (
 )
 
 MakeDraft = Callable[..., Draft]
+MakeModel = Callable[..., bytes]
 Publish = Callable[..., str]
 Files = dict[str, tuple[str, bytes | Path]]
 
-ENGINE: Files = {"engine.onnx": ("engine", b"engine")}
+ENGINE: Files = {"engine.onnx": ("head", b"engine")}
 
 
 def contents(store: Store) -> list[str]:
@@ -32,18 +33,21 @@ def contents(store: Store) -> list[str]:
 
 
 def test_what_was_published_can_be_loaded_by_alias_id_and_prefix(
-    store: Store, make_draft: MakeDraft, tmp_path: Path
+    store: Store, make_draft: MakeDraft, make_model: MakeModel, tmp_path: Path
 ) -> None:
     engine = tmp_path / "engine.onnx"
-    engine.write_bytes(b"engine" * 1000)
+    engine.write_bytes(make_model("night"))
     draft = make_draft(scenery={"name": "night", "signature": None})
-    files: Files = {"probe/p.onnx": ("probe", b"probe"), "engine.onnx": ("engine", engine)}
+    files: Files = {
+        "probe/p.onnx": ("probe", make_model("probe")),
+        "engine.onnx": ("engine", engine),
+    }
     manifest = store.publish(draft, files, aliases=["current", "scenery/night"])
     for reference in ("current", "scenery/night", manifest.id, manifest.id[:8]):
         agent = store.load(reference)
         assert agent.manifest == manifest
         assert agent.file("engine") == agent.read("engine.onnx") == engine.read_bytes()
-    assert agent.file("probe") == b"probe"
+    assert agent.file("probe") == make_model("probe")
     assert manifest.created == "2033-05-18T03:33:20Z"
     assert manifest.id.startswith("night-")
     assert [entry.path for entry in manifest.files] == ["engine.onnx", "probe/p.onnx"]
@@ -79,10 +83,10 @@ def test_asking_for_a_file_that_is_not_there_lists_what_is(store: Store, publish
 
 
 def test_several_files_of_a_role_are_read_by_path(store: Store, make_draft: MakeDraft) -> None:
-    files: Files = {"a.onnx": ("engine", b"a"), "b.onnx": ("engine", b"b")}
+    files: Files = {"a.onnx": ("head", b"a"), "b.onnx": ("head", b"b")}
     agent = store.load(store.publish(make_draft(), files).id)
-    with pytest.raises(UsageError, match=r"has a\.onnx, b\.onnx as 'engine'"):
-        agent.file("engine")
+    with pytest.raises(UsageError, match=r"has a\.onnx, b\.onnx as 'head'"):
+        agent.file("head")
     assert agent.read("b.onnx") == b"b"
 
 
@@ -110,7 +114,7 @@ def test_a_path_out_of_the_agent_is_refused_before_anything_is_written(
     store: Store, make_draft: MakeDraft, path: str
 ) -> None:
     with pytest.raises(ManifestInvalid, match="a relative path"):
-        store.publish(make_draft(), {path: ("engine", b"x")})
+        store.publish(make_draft(), {path: ("head", b"x")})
     assert not store.root.exists()
 
 
@@ -186,7 +190,7 @@ class FailsHalfway(Mapping[str, tuple[str, bytes | Path]]):
     def __getitem__(self, path: str) -> tuple[str, bytes | Path]:
         if path == "b":
             raise KeyboardInterrupt
-        return "engine", b"x"
+        return "head", b"x"
 
     def __iter__(self) -> Iterator[str]:
         return iter("ab")
@@ -204,7 +208,7 @@ def test_an_interrupted_publication_leaves_nothing(store: Store, make_draft: Mak
 def test_a_source_that_cannot_be_read_leaves_nothing(
     store: Store, make_draft: MakeDraft, tmp_path: Path
 ) -> None:
-    files: Files = {"a": ("engine", b"a"), "b": ("probe", tmp_path / "missing")}
+    files: Files = {"a": ("head", b"a"), "b": ("probe", tmp_path / "missing")}
     with pytest.raises(UsageError, match="missing cannot be read"):
         store.publish(make_draft(), files, aliases=["current"])
     assert contents(store) == [".lock"]
@@ -219,7 +223,7 @@ from model_store.files import read_json
 manifest = Manifest.from_json(read_json(Path(sys.argv[2])))
 # The clock is asked when the files are staged and nothing is visible yet.
 store = Store(sys.argv[1], clock=lambda: os.kill(os.getpid(), signal.SIGKILL))
-store.publish(manifest, {"engine.onnx": ("engine", b"engine")}, aliases=["current"])
+store.publish(manifest, {"engine.onnx": ("head", b"engine")}, aliases=["current"])
 """
 
 
@@ -235,7 +239,7 @@ def test_a_writer_that_is_killed_leaves_nothing_visible_and_no_lock(
     assert list((store.root / "staging").iterdir())
     assert (store.ids(), store.aliases(), store.verify()) == ((), {}, {})
     published = store.publish(make_draft(), ENGINE, aliases=["current"])
-    assert store.load("current").file("engine") == b"engine"
+    assert store.load("current").file("head") == b"engine"
     assert store.verify() == {published.id: ()}
     assert not (store.root / "staging").exists()
 
@@ -272,7 +276,7 @@ def test_another_writer_is_waited_for_until_the_deadline(
     with model_store.locking.exclusive(store.root / ".lock", timeout_s=0):
         with pytest.raises(EnvironmentMissing, match="Another process"):
             hasty.publish(make_draft(), ENGINE)
-        assert hasty.load_healthy()[0].file("engine") == b"engine"
+        assert hasty.load_healthy()[0].file("head") == b"engine"
 
 
 def test_threads_publish_at_once_while_others_read(store: Store, make_draft: MakeDraft) -> None:
@@ -281,14 +285,14 @@ def test_threads_publish_at_once_while_others_read(store: Store, make_draft: Mak
 
     def write(word: str) -> None:
         for version in ("same", word):
-            files: Files = {"engine.onnx": ("engine", version.encode() * 1000)}
+            files: Files = {"engine.onnx": ("head", version.encode() * 1000)}
             mine = Store(store.root)
             mine.publish(make_draft(versions={"word": version}), files, aliases=["current", word])
 
     def read() -> None:
         while not done.is_set():
             for name in store.ids():
-                engine = store.load(name).file("engine")
+                engine = store.load(name).file("head")
                 assert engine == store.manifest(name).versions["word"].encode() * 1000
             assert set(store.aliases().values()) <= set(store.ids())
 

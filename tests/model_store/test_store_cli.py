@@ -79,7 +79,7 @@ def test_show_prints_the_manifest(
     name = publish("a", "current", scenery={"name": "day", "signature": signature})
     assert main(["show", "current", *where]) == 0
     printed = capsys.readouterr().out
-    assert "engine.onnx    engine  8" in printed
+    assert "engine.onnx    engine  " in printed
     assert '{"target": 0.95, "trade_off": 2.0}' in printed
     assert max(map(len, printed.splitlines()[:-1])) < 170
     assert printed.endswith(f"next: python -m model_store verify {name} --store {where[1]}\n")
@@ -94,7 +94,9 @@ def test_verify_ends_with_5_when_anything_is_damaged(
     assert main(["verify", *where]) == 0
     assert "BAD" not in capsys.readouterr().out
     [entry] = store.manifest(bad).entries("engine")
-    (store.root / "blobs" / "sha256" / entry.sha256[:2] / entry.sha256).write_bytes(b"engine ?")
+    (store.root / "blobs" / "sha256" / entry.sha256[:2] / entry.sha256).write_bytes(
+        b"?" * entry.size
+    )
     assert main(["verify", *where]) == 5
     printed = capsys.readouterr().out
     assert f"{bad}  BAD\n    engine.onnx: wrong hash, expected {entry.sha256}" in printed
@@ -122,6 +124,86 @@ def test_promote_and_rollback_move_an_alias(
     assert "nothing to roll back to" in capsys.readouterr().err
     assert main(["promote", second, "--alias", "scenery/day", *where]) == 0
     assert store.resolve("scenery/day") == second
+
+
+def test_publish_takes_a_manifest_and_files(
+    store: Store,
+    publish: Publish,
+    where: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    manifest, engine = tmp_path / "manifest.json", tmp_path / "engine.onnx"
+    manifest.write_text(json.dumps(store.manifest(publish("a")).to_json()))
+    engine.write_bytes(store.load(store.ids()[0]).file("engine"))
+    files = ["--file", f"engine={engine}"]
+    new = ["--store", str(tmp_path / "new")]
+    assert main(["publish", str(manifest), *files, *new, "--alias", "current", "--json"]) == 0
+    name = json.loads(capsys.readouterr().out)["id"]
+    made = Store(tmp_path / "new").load("current")
+    assert (made.id, made.read("engine.onnx")) == (name, engine.read_bytes())
+    assert main(["publish", str(manifest), *files, *files, *new]) == 2
+    assert main(["publish", str(manifest), "--file", "engine.onnx", *new]) == 2
+    assert main(["publish", str(tmp_path / "none.json"), *new]) == 2
+    manifest.write_text('{"schema": "adacompress.agent/1"}')
+    assert main(["publish", str(manifest), *new]) == 5
+    assert "field algorithm is missing" in capsys.readouterr().err
+    assert main(["publish", str(manifest), "--trusted-keys", str(tmp_path / "none"), *new]) == 2
+
+
+def test_gc_lists_what_it_does(
+    store: Store, publish: Publish, where: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost, kept = publish("a"), publish("b", "current")
+    assert main(["gc", *where, "--dry-run", "--grace-hours", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert f"retired      1      {lost}\n" in printed
+    assert "Nothing was done.\nnext: python -m model_store gc" in printed
+    assert lost in store.ids()
+    assert main(["gc", *where, "--json", "--grace-hours", "0", "--keep", "1"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["ok"], document["dry_run"]) == (True, False)
+    assert (document["retired"], document["kept"], len(document["contents"])) == ([lost], [kept], 1)
+    assert store.ids() == (kept,)
+    (store.root / "agents" / kept / "manifest.json").write_text("{")
+    assert main(["gc", *where]) == 0
+    assert "nobody knows which are those of the unreadable" in capsys.readouterr().out
+    assert main(["gc", *where, "--keep", "0"]) == 2
+
+
+def test_an_agent_travels_signed_in_a_bundle_and_through_a_remote_store(
+    store: Store,
+    publish: Publish,
+    where: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name, key = publish("a", "current"), tmp_path / "fleet.pem"
+    bundle, share = tmp_path / "a.zip", (tmp_path / "share").as_uri()
+    trust = ["--trusted-keys", f"{key}.pub"]
+    assert main(["keygen", str(key), "--json"]) == 0
+    public = json.loads(capsys.readouterr().out)["key"]
+    assert main(["keygen", str(key)]) == 2
+    assert main(["ls", *where, *trust]) == 0
+    assert "unreadable" in capsys.readouterr().out
+    assert main(["show", "current", *where, *trust]) == 5
+    assert "it is not signed" in capsys.readouterr().err
+    assert main(["sign", "current", "--key", str(key), *where, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["key"] == public
+    assert main(["pack", "current", str(bundle), *where, *trust, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bytes"] == bundle.stat().st_size
+    first = ["--store", str(tmp_path / "first"), *trust]
+    assert main(["unpack", str(bundle), *first, "--alias", "current"]) == 0
+    assert capsys.readouterr().out.startswith(f"{name} as current\nnext: ")
+    assert main(["push", "current", share, *first, "--alias", "scenery/day"]) == 0
+    second = ["--store", str(tmp_path / "second"), *trust]
+    assert main(["pull", share, "scenery/day", *second, "--json", "--alias", "current"]) == 0
+    assert Store(tmp_path / "second").resolve("current") == name
+    assert main(["verify", *second]) == 0
+    bundle.write_bytes(bundle.read_bytes()[:-1])
+    assert main(["unpack", str(bundle), *second]) == 5
+    assert main(["pull", share, "nobody", *second]) == 5
+    assert main(["pull", "gopher://x", "nobody", *second]) == 2
 
 
 @pytest.mark.parametrize("command", ["show", "verify", "promote"])

@@ -20,7 +20,7 @@ MakeDraft = Callable[..., Draft]
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Publish, promote and roll back in any order, against stacks in memory."""
+    """Publish, promote, roll back and collect in any order, against stacks in memory."""
 
     aliases = st.sampled_from(["current", "scenery/night"])
     words = st.sampled_from("abcd")
@@ -41,7 +41,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(word=words, alias=aliases)
     def publish(self, word: str, alias: str) -> None:
         draft = self.make_draft(versions={"word": word})
-        files = {"engine.onnx": ("engine", word.encode())}
+        files = {"card.md": ("card", word.encode())}
         name = self.store.publish(draft, files, aliases=[alias]).id
         assert self.ids.setdefault(word, name) == name
         self.push(alias, name)
@@ -63,6 +63,13 @@ class StoreMachine(RuleBasedStateMachine):
             stack.pop()
             assert self.store.rollback(alias) == stack[-1]
 
+    @rule()
+    def gc(self) -> None:
+        needed = {name for stack in self.stacks.values() for name in stack}
+        lost = {*self.ids.values()} - needed
+        assert set(self.store.gc(keep=100, grace_s=0).retired) == lost
+        self.ids = {word: name for word, name in self.ids.items() if name in needed}
+
     @invariant()
     def agrees(self) -> None:
         assert self.store.ids() == tuple(sorted(self.ids.values()))
@@ -70,7 +77,7 @@ class StoreMachine(RuleBasedStateMachine):
         for alias, stack in self.stacks.items():
             assert [step.id for step in self.store.history(alias)] == stack
             agent, given_up = self.store.load_healthy(alias)
-            assert agent.file("engine").decode() == agent.manifest.versions["word"]
+            assert agent.file("card").decode() == agent.manifest.versions["word"]
             assert (agent.id, given_up) == (stack[-1], ())
 
     def teardown(self) -> None:
