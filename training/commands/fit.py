@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from typing import Any
 from edge_sdk.agreement import ANY_HIT
 from edge_sdk.folder import find_pictures
 from edge_sdk.ladder import LADDERS, Ladder
+from export.network import Prefix
 from export.publish import publish_run
 from export.run import TrainingRun
-from model_store import Manifest, Store, StoredAgent
+from model_store import Manifest, Store
 from model_store.cli import print_json
 from training.commands.options import add_service, open_job
 from training.job import Job, open_run
@@ -22,8 +23,9 @@ from training.learn.calibrate import images_needed
 from training.learn.coldstart import start_from
 from training.learn.features import load_prefix
 from training.learn.fit import MAX_PROBES, Goal, acquire, fit_bandit, fit_dqn
-from training.learn.heads import NO_START
+from training.learn.heads import NO_START, Start
 from training.learn.operating import KEPT
+from training.learn.start import built_in
 from training.measure.recognition import with_metrics
 from training.photos import View, readable, split_by_photo, views
 from training.progress import Stages
@@ -36,6 +38,18 @@ TRAIN_SHARE = 1 / 3
 
 #: Name of the ladder that is chosen by the service's own answers.
 LEARNED = "learned"
+
+#: (prefix, ladder) -> heads to start from.
+Opener = Callable[[Prefix, Ladder], Start]
+
+
+def nothing(prefix: Prefix, ladder: Ladder) -> Start:
+    """Learn from nothing but the service's answers."""
+    return NO_START
+
+
+BUILT_IN = "built-in"
+_STARTS: Mapping[str, Opener] = {BUILT_IN: built_in, "none": nothing}
 
 #: Answers a training photo besides its reference, spread over the ladder. Without looks at the
 #: encodings six told as much as all in trials, three little less.
@@ -74,7 +88,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--start",
         metavar="ID",
-        help="agent of the store to start from, such as that of `coldstart`, where that helps",
+        default=BUILT_IN,
+        help="agent of the store to start from where that helps, or 'none' (default: heads learnt "
+        "from local models)",
     )
     parser.add_argument(
         "--views", type=int, default=1, metavar="N", help="views of each photo: whole, then crops"
@@ -95,7 +111,6 @@ def _command(arguments: argparse.Namespace) -> int:
     stages, run = Stages(), open_run(arguments.run)
     paths = readable(find_pictures(arguments.images), stages.say)
     pictures = views(paths, arguments.views, long_side=None, seed=arguments.seed)
-    parent = Store(arguments.store).load(arguments.start) if arguments.start else None
     default = "paper" if arguments.algorithm == "dqn" else "full"
     ladder = arguments.ladder or default
     with open_job(arguments, run, stages) as job:
@@ -103,7 +118,7 @@ def _command(arguments: argparse.Namespace) -> int:
             trained = _learn_dqn(job, pictures, ladder, goal)
         else:
             calls = None if arguments.answers == "grid" else SAMPLED_CALLS
-            trained = _learn(job, pictures, ladder, goal, calls=calls, parent=parent)
+            trained = _learn(job, pictures, ladder, goal, calls=calls, start=_start(arguments))
     trained.save(run)
     store = Store(arguments.store)
     with stages.stage("exporting, proving parity, publishing"):
@@ -127,7 +142,7 @@ def _learn(
     goal: Goal,
     *,
     calls: int | None,
-    parent: StoredAgent | None = None,
+    start: Opener = nothing,
 ) -> TrainingRun:
     """Return the trained run.
 
@@ -137,13 +152,13 @@ def _learn(
         name: of the ladder.
         goal: what is promised.
         calls: answers a training picture besides its reference; None for every rung of every one.
-        parent: agent to start from.
+        start: opens the heads to start from.
     """
     train_views, held_views = split_by_photo(
         pictures, (TRAIN_SHARE, 1.0 - TRAIN_SHARE), seed=goal.seed
     )
     prefix, ladder = load_prefix(confidence=True), _ladder(job, train_views, name)
-    start = start_from(parent, ladder, prefix.dimension) if parent else NO_START
+    begin = start(prefix, ladder)
     look_at = ladder if goal.max_probes else ()
     if calls is None:
         train = job.labelled(prefix, train_views, ladder, "training photos", look_at=look_at)
@@ -156,11 +171,19 @@ def _learn(
         )
         if later:
             with job.stages.stage("asking where answers are in doubt"):
-                train = acquire(prefix, train, goal, later, start)
+                train = acquire(prefix, train, goal, later, begin)
         held = job.answered(prefix, held_views, ladder, "calibration photos", 0, look=look)
     with job.stages.stage("learning and calibrating"):
-        trained, _ = fit_bandit(prefix, train, held, _of_model(goal, job), start)
+        trained, _ = fit_bandit(prefix, train, held, _of_model(goal, job), begin)
     return with_metrics(trained, held.refreshed())
+
+
+def _start(arguments: argparse.Namespace) -> Opener:
+    """Return what opens the heads of --start; a bad name is told before anything is paid."""
+    if arguments.start in _STARTS:
+        return _STARTS[arguments.start]
+    parent = Store(arguments.store).load(arguments.start)
+    return lambda prefix, ladder: start_from(parent, ladder, prefix.dimension)
 
 
 def _ladder(job: Job, views: list[View], name: str) -> Ladder:

@@ -23,6 +23,7 @@ from training.job import Job, open_run
 from training.labels.table import AnswerTable, concatenate
 from training.learn.features import load_prefix
 from training.learn.fit import MAX_PROBES, Goal, Labelled, choices, fingerprint, goals_of, policy_of
+from training.learn.start import built_in
 from training.measure.comparison import Answers, compare_with_baselines
 from training.measure.confidence import by_confidence
 from training.measure.report import PhotoSet, Report, print_table, rung_shares
@@ -83,7 +84,7 @@ def _command(arguments: argparse.Namespace) -> int:
     counts = _sizes(arguments.photos, len(pictures))
     with open_job(arguments, run, stages) as job:
         prefixes = load_prefix(confidence=True), load_prefix()
-        plan = _plan(arguments)
+        plan = _plan(arguments, prefixes[0])
         everything = _everything(job, prefixes[0], pictures, plan)
         plan = replace(plan, goal=replace(plan.goal, model_version=job.labeller.model_version))
         trained = _trials(prefixes, everything, plan, counts, arguments, stages)
@@ -117,7 +118,7 @@ def _sizes(asked: tuple[int, ...] | None, pictures: int) -> tuple[int, ...]:
     return asked or (*(count for count in PHOTOS if count < most), most)
 
 
-def _plan(arguments: argparse.Namespace) -> Plan:
+def _plan(arguments: argparse.Namespace, prefix: Prefix) -> Plan:
     doubtful = DOUBTFUL_CALLS if arguments.max_probes else 0
     return Plan(
         goal=Goal(
@@ -131,6 +132,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         ladder=LADDERS[arguments.ladder],
         calls=(SAMPLED_CALLS - doubtful, doubtful),
         train_share=TRAIN_SHARE,
+        start=built_in(prefix, LADDERS[arguments.ladder]),
     )
 
 

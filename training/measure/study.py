@@ -37,6 +37,7 @@ from training.learn.fit import (
     fit_dqn,
     policy_of,
 )
+from training.learn.heads import NO_START, Start
 from training.learn.policies import Policy
 from training.measure import baselines
 from training.measure.validity import Validity
@@ -69,6 +70,7 @@ class Plan:
         calls: answers a training picture besides its reference: spread over the ladder, then where
             they are in doubt.
         train_share: of a trial's photos, the heads are fitted to; the others certify.
+        start: heads to start from.
         opponent: also train the paper's DQN, which takes seconds more.
     """
 
@@ -76,6 +78,7 @@ class Plan:
     ladder: Ladder
     calls: tuple[int, int]
     train_share: float
+    start: Start = NO_START
     opponent: bool = True
 
 
@@ -203,9 +206,10 @@ def run_trial(
     train = replace(train, table=asked.table(), answers=asked)
     run, found = fit_bandit(
         prefixes[0],
-        acquire(prefixes[0], train, goal, plan.calls[1]),
+        acquire(prefixes[0], train, goal, plan.calls[1], plan.start),
         replace(held, table=observed.table(), answers=observed),
         goal,
+        plan.start,
     )
     dqn = _paper_agent(prefixes[1], parts, goal) if plan.opponent else None
     answers = asked.answers + observed.answers
