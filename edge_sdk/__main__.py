@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from edge_sdk.behind import Inline
     from edge_sdk.client import EdgeClient  # Pillow and the engine's module: not for --help
     from edge_sdk.config import EdgeConfig
 
@@ -68,7 +69,7 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     images: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
-    with EdgeClient(config) as client:
+    with EdgeClient(config, behind=Inline()) as client:  # nobody waits for the single answer
         try:
             for path, result, problem in _processed(client, paths):
                 if result is None:

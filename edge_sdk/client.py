@@ -7,53 +7,69 @@ with EdgeClient(EdgeConfig(store="agents", backend="baidu://aip.baidubce.com")) 
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
 
 from edge_sdk import codec
+from edge_sdk.aside import AsideRetrainer
 from edge_sdk.backends.base import Backend
+from edge_sdk.behind import Behind, Worker
 from edge_sdk.cache import AgentCache, Load
 from edge_sdk.config import AgentStore, EdgeConfig
 from edge_sdk.errand import Errand, Outcome, Plan
 from edge_sdk.errors import ClosedError
+from edge_sdk.events import Action
 from edge_sdk.faults import Faults
+from edge_sdk.hooks import Hooks, Upload
 from edge_sdk.loop import Loop, OnStateChange, OnSwap
 from edge_sdk.memory import Memory
+from edge_sdk.metrics import Meter, MetricsSink
 from edge_sdk.retrain import ChildProcessRetrainer, Retrainer
+from edge_sdk.states import Task
 from edge_sdk.stats import Counters, Result, Stats
 
-if TYPE_CHECKING:
-    from edge_sdk.backends.base import Recognition
-    from edge_sdk.parcel import Parcel
+__all__ = ["CLOSE_S", "EdgeClient", "Result", "Stats"]
 
-__all__ = ["EdgeClient", "Result", "Stats"]
+#: Seconds that ``close`` waits by default.
+CLOSE_S = 10.0
+#: Seconds that a picture waits for the loop before it is served at the reference.
+_PATIENCE_S = 0.05
+
+Image_ = str | Path | bytes | Image.Image | np.ndarray[Any, Any]
 
 
 class EdgeClient:
-    """Adaptive uploads to one service. Safe to use from several threads.
+    """Adaptive uploads to one service. Safe to use from several threads, and after a fork.
 
-    Uploads happen in parallel; deciding what to do and learning from it takes one lock. Hooks are
-    called under that lock, on the thread of :meth:`process`: keep them short. What they raise is
-    counted and otherwise ignored.
+    An answer waits for nothing but its own upload: estimation, logging and re-training run behind
+    it, on one thread that starts when it is first needed. What finds no place there is dropped and
+    counted. In a forked child the client begins anew, with counters at zero; a service that was
+    given opened is used there as it is.
 
     Args:
         config: see ``EdgeConfig``.
         retrainer: makes new agents; default is a child process where the package ``training`` is
             installed, else none.
+        behind: runs what an answer does not wait for. ``Inline()`` runs it at once, so that the
+            same pictures and seed give the same events, and results tell all calls.
         rng: default is ``numpy.random.default_rng(config.seed)``.
         clock: seconds that only grow, for ``Result.milliseconds``.
         load: builds an agent from what the store returns; default is ``edge_sdk.agent.load_agent``.
-        on_state_change: called with the old state, the new one and the reason.
-        on_swap: called with the old agent's id, the new one's and the reason.
+        metrics: where figures go, see ``edge_sdk.metrics``.
+        before_upload, on_result, on_drop, on_state_change, on_swap: see ``edge_sdk.hooks.Hooks``.
 
     Raises:
         UsageError, EnvironmentMissing: the backend cannot be opened. An empty or broken store is
@@ -65,38 +81,42 @@ class EdgeClient:
         config: EdgeConfig,
         *,
         retrainer: Retrainer | None = None,
+        behind: Behind | None = None,
         rng: np.random.Generator | None = None,
         clock: Callable[[], float] = time.perf_counter,
         load: Load | None = None,
+        metrics: MetricsSink | None = None,
+        before_upload: Callable[[Upload], Upload | None] | None = None,
+        on_result: Callable[[Result], object] | None = None,
+        on_drop: Callable[[str, str], object] | None = None,
         on_state_change: OnStateChange | None = None,
         on_swap: OnSwap | None = None,
     ) -> None:
         self._config = config
         self._clock = clock
-        self._faults = Faults(strict=config.strict)
-        self._lock = threading.RLock()  # re-entrant: a hook may ask for stats
-        self._closed = False  # guarded by _lock
-        self._counters = Counters()  # guarded by _lock
-        self._rng = rng or np.random.default_rng(config.seed)  # guarded by _lock
-        self._backend, self._owns_backend = _open_backend(config.backend)
-        store = _open_store(config.store)
-        self._loop = Loop(  # guarded by _lock
-            config,
-            agents=AgentCache(store, load or _loader(config), config.alias, self._faults),
-            memory=_open_memory(config, store, self._faults),
-            retrainer=retrainer or _default_retrainer(),
-            faults=self._faults,
+        self._given = _Given(retrainer, behind, rng, load, metrics)
+        self._hooks = Hooks(
+            before_upload=before_upload,
+            on_result=on_result,
+            on_drop=on_drop,
             on_state_change=on_state_change,
             on_swap=on_swap,
         )
+        self._closed = False
+        self._begin_life()
+        _CLIENTS.add(self)
         try:
             self._faults.check()
         except Exception:
             self.close()
             raise
 
-    def process(self, image: str | Path | bytes | Image.Image | np.ndarray[Any, Any]) -> Result:
+    def process(self, image: Image_) -> Result:
         """Upload a picture as cheaply as the current agent dares, and return the labels.
+
+        Args:
+            image: a path, an encoded file's bytes, a PIL image, or an array (see
+                ``edge_sdk.codec.load``).
 
         Raises:
             ImageError: the picture cannot be read.
@@ -104,60 +124,44 @@ class EdgeClient:
             ClosedError: the client is closed.
         """
         self._check_open()
-        begun = self._clock()
-        picture = codec.load(image)
-        loaded = self._clock()
-        with self._lock:
-            self._check_open()
-            plan = self._loop.begin(self._rng)
-        errand = Errand(
-            plan,
-            backend=self._backend,
-            faults=self._faults,
-            agreement=(self._config.metric, self._config.min_score),
-            explore_rungs=self._config.explore_rungs,
-            clock=self._clock,
-        )
-        errand.outcome.milliseconds["load"] = (loaded - begun) * 1000.0
-        try:
-            served, answer = errand.run(picture)
-        finally:
-            with self._lock:
-                self._counters.calls += errand.outcome.calls
-                self._counters.uploaded_wire_bytes += errand.outcome.uploaded_wire_bytes
-        result = self._finish(plan, errand.outcome, served, answer)
+        result = self._process(image)
         self._faults.check()
         return result
 
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is left to do; False if that took longer than ``timeout`` seconds."""
+        self._check_open()
+        return self._behind.flush(timeout)
+
     def stats(self) -> Stats:
         """Return a snapshot of the counters; also after ``close``."""
-        with self._lock:
-            counted, loop = self._counters, self._loop
-            return Stats(
-                images=counted.images,
-                calls=counted.calls,
-                bytes=counted.bytes,
-                wire_bytes=counted.wire_bytes,
-                uploaded_wire_bytes=counted.uploaded_wire_bytes,
-                fallbacks=MappingProxyType(dict(counted.fallbacks)),
-                failures=MappingProxyType(self._faults.counts()),
-                drops=MappingProxyType(dict(counted.drops)),
-                states=MappingProxyType(dict(counted.states)),
-                swaps=loop.swaps,
-                retrainings=loop.retrainings,
-                state=loop.state.state,
-                agent_id=loop.agent_id,
-                p_est=loop.state.p_est,
-                caution=loop.steering.caution,
-            )
+        loop = self._loop
+        return Stats(
+            **self._counters.snapshot(),
+            failures=MappingProxyType(self._faults.counts()),
+            swaps=loop.swaps,
+            retrainings=loop.retrainings,
+            state=loop.state.state,
+            agent_id=loop.agent_id,
+            p_est=loop.state.p_est,
+            caution=loop.steering.caution,
+            waiting=0,
+        )
 
-    def close(self) -> None:
-        """End a running retraining, close the memory and what the client opened; idempotent."""
-        with self._lock:
+    def close(self, timeout: float = CLOSE_S) -> None:
+        """Finish what runs behind, end a re-training, close what the client opened; idempotent.
+
+        Args:
+            timeout: seconds to wait at most; what is not done by then is given up and counted.
+        """
+        with self._closing:
             if self._closed:
                 return
             self._closed = True
-            self._loop.close()
+        deadline = time.monotonic() + timeout
+        for _ in range(self._behind.close(timeout)):
+            self._drop("behind")
+        self._end_loop(deadline)
         if self._owns_backend:
             self._backend.close()
 
@@ -173,33 +177,186 @@ class EdgeClient:
     ) -> None:
         self.close()
 
-    def _check_open(self) -> None:
-        with self._lock:
-            if self._closed:
-                raise ClosedError("The client is closed; make a new EdgeClient.")
+    def _begin_life(self) -> None:
+        """Make everything that a forked child must not share with its parent."""
+        config, given = self._config, self._given
+        self._closing = threading.Lock()
+        self._faults = Faults(strict=config.strict, told=self._failed)
+        self._meter = Meter(given.metrics, partial(self._faults.note, "metrics"))
+        self._counters = Counters()
+        self._lock = threading.RLock()  # around the loop and the generator; a hook may come back
+        self._loop_ended = False  # guarded by _lock
+        self._rng = given.rng or np.random.default_rng(config.seed)  # guarded by _lock
+        self._backend, self._owns_backend = _open_backend(config.backend)
+        self._behind = given.behind or Worker(partial(self._faults.note, "behind"))
+        store = _open_store(config.store)
+        retrainer = given.retrainer or _default_retrainer()
+        if retrainer is not None and not self._behind.inline:
+            retrainer = AsideRetrainer(retrainer, partial(self._faults.note, "retrainer"))
+        self._loop = Loop(  # guarded by _lock
+            config,
+            agents=AgentCache(store, given.load or _loader(config), config.alias, self._faults),
+            memory=_open_memory(config, store, self._faults),
+            retrainer=retrainer,
+            faults=self._faults,
+            on_state_change=self._hooks.on_state_change,
+            on_swap=self._swapped,
+        )
+        self._stale = False
 
-    def _finish(self, plan: Plan, outcome: Outcome, served: Parcel, answer: Recognition) -> Result:
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("The client is closed; make a new EdgeClient.")
+        if self._stale:
+            with self._closing:
+                if self._stale:
+                    self._begin_life()
+
+    def _process(self, image: Image_, key: str = "") -> Result:
+        begun = self._clock()
+        picture = codec.load(image)
+        loaded = self._clock()
+        plan = self._plan()
+        errand = Errand(
+            plan,
+            backend=self._backend,
+            faults=self._faults,
+            agreement=(self._config.metric, self._config.min_score),
+            explore_rungs=self._config.explore_rungs,
+            clock=self._clock,
+            hooks=self._hooks,
+        )
+        outcome = errand.outcome
+        outcome.milliseconds["load"] = (loaded - begun) * 1000.0
+        try:
+            served, answer = errand.serve(picture)
+        finally:
+            self._uploaded(outcome)
+        learn = partial(self._learn, plan, errand)
+        if plan.agent is not None and not self._behind.submit(learn, weight=errand.weight):
+            self._drop("behind", key)
+        compared = outcome.comparisons
+        result = Result(
+            labels=answer.labels,
+            rung=served.rung,
+            as_is=served.as_is,
+            bytes=len(served.jpeg),
+            wire_bytes=answer.wire_bytes,
+            uploaded_wire_bytes=outcome.uploaded_wire_bytes,
+            calls=outcome.calls,
+            milliseconds=dict(outcome.milliseconds),
+            state=plan.state,
+            agent_id=plan.agent.id if plan.agent else None,
+            p_est=self._loop.state.p_est,
+            agreement=compared[0].agreement if compared else None,
+            fallback=outcome.fallback or None,
+            key=key,
+        )
+        self._counters.served(result)
+        self._measure(result)
+        self._hooks.tell(self._faults, "on_result", result)
+        return result
+
+    def _plan(self) -> Plan:
+        """Ask the loop what to do; serve the reference if it is occupied by something slow."""
+        inline = self._behind.inline
+        if not self._lock.acquire(timeout=-1 if inline else _PATIENCE_S):
+            return Plan(self._loop.state.state, Task.REFERENCE, None, fallback="busy")
+        try:
+            return self._loop.begin(self._rng, None if inline else self._later)
+        finally:
+            self._lock.release()
+
+    def _later(self, action: Action) -> None:
+        self._behind.submit(partial(self._perform, action), urgent=True)
+
+    def _perform(self, action: Action) -> None:
         with self._lock:
-            if not self._closed:  # closed meanwhile by another thread: the answer still counts
-                self._loop.finish(plan, outcome)
-            compared = outcome.comparisons
-            result = Result(
-                labels=answer.labels,
-                rung=served.rung,
-                as_is=served.as_is,
-                bytes=len(served.jpeg),
-                wire_bytes=answer.wire_bytes,
-                uploaded_wire_bytes=outcome.uploaded_wire_bytes,
-                calls=outcome.calls,
-                milliseconds=outcome.milliseconds,
-                state=plan.state,
-                agent_id=plan.agent.id if plan.agent else None,
-                p_est=self._loop.state.p_est,
-                agreement=compared[0].agreement if compared else None,
-                fallback=outcome.fallback or None,
-            )
-            self._counters.add(result, outcome.drops)
-            return result
+            if not self._loop_ended:
+                self._loop.perform(action)
+
+    def _learn(self, plan: Plan, errand: Errand) -> None:
+        """Compare and tell the loop; runs behind."""
+        outcome = errand.outcome
+        calls, wire_bytes = outcome.calls, outcome.uploaded_wire_bytes
+        errand.compare()
+        self._uploaded(outcome, calls, wire_bytes)
+        for reason in outcome.drops.elements():
+            self._drop(reason)
+        try:
+            with self._lock:
+                if not self._loop_ended:
+                    self._loop.finish(plan, outcome)
+        except Exception as error:  # what is learnt from a picture must not cost its answer
+            self._faults.note("behind", error)
+
+    def _end_loop(self, deadline: float) -> None:
+        if not self._lock.acquire(timeout=max(_PATIENCE_S, deadline - time.monotonic())):
+            error = TimeoutError("something slow still holds the loop; it was left alone")
+            self._faults.note("behind", error)
+            return
+        try:
+            self._loop_ended = True
+            self._loop.close()
+        finally:
+            self._lock.release()
+
+    def _uploaded(self, outcome: Outcome, calls: int = 0, wire_bytes: int = 0) -> None:
+        """Count an outcome's uploads, but for those that were counted before."""
+        new, sent = outcome.calls - calls, outcome.uploaded_wire_bytes - wire_bytes
+        self._counters.uploaded(new, sent)
+        self._meter.incr("adacompress_uploads_total", new)
+        self._meter.incr("adacompress_wire_bytes_total", sent)
+
+    def _measure(self, result: Result) -> None:
+        meter = self._meter
+        meter.incr("adacompress_images_total", state=result.state.value)
+        meter.incr("adacompress_jpeg_bytes_total", result.bytes)
+        if result.fallback:
+            meter.incr("adacompress_fallbacks_total", reason=result.fallback)
+        for part, milliseconds in result.milliseconds.items():
+            meter.observe("adacompress_milliseconds", milliseconds, part=part)
+        meter.gauge("adacompress_p_est", result.p_est)
+
+    def _drop(self, reason: str, key: str = "") -> None:
+        self._counters.dropped(reason)
+        self._meter.incr("adacompress_drops_total", reason=reason)
+        self._hooks.tell(self._faults, "on_drop", reason, key)
+
+    def _failed(self, part: str) -> None:
+        if part != "metrics":  # a sink that fails is not asked to note that
+            self._meter.incr("adacompress_failures_total", part=part)
+
+    def _swapped(self, old: str, new: str, reason: str) -> None:
+        self._meter.incr("adacompress_swaps_total")
+        self._hooks.tell(self._faults, "on_swap", old, new, reason)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What the caller brought; a forked child makes its own of the rest."""
+
+    retrainer: Retrainer | None
+    behind: Behind | None
+    rng: np.random.Generator | None
+    load: Load | None
+    metrics: MetricsSink | None
+
+
+#: Clients of this process, so that a forked child knows which to begin anew.
+_CLIENTS: weakref.WeakSet[EdgeClient] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for client in _CLIENTS:
+        # An SQLite file that is closed here would be checkpointed under its owner's feet, and
+        # garbage collection closes: one reference too many keeps it open to the end.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(client._loop))
+        client._stale, client._closing = True, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # there is no fork on Windows
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _open_backend(backend: str | Backend) -> tuple[Backend, bool]:

@@ -1,4 +1,4 @@
-"""One picture's uploads: decide, encode, send, compare. No state outlives the picture.
+"""One picture's uploads: decide, encode, send; later compare. No state outlives the picture.
 
 Runs without the loop's lock, so that several pictures can be on their way at once.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from edge_sdk.backends.base import Backend, Recognition
 from edge_sdk.codec import Picture
 from edge_sdk.errors import EngineError
 from edge_sdk.faults import Faults
+from edge_sdk.hooks import Hooks, Upload
 from edge_sdk.parcel import Packer, Parcel
 from edge_sdk.states import State, Task
 
@@ -95,6 +97,7 @@ class Errand:
         agreement: (metric, min_score) of the comparison.
         explore_rungs: rungs tried when exploring.
         clock: seconds that only grow.
+        hooks: the host's.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Errand:
         agreement: tuple[str, float],
         explore_rungs: int,
         clock: Callable[[], float],
+        hooks: Hooks | None = None,
     ) -> None:
         self.outcome = Outcome(fallback=plan.fallback)
         self._plan = plan
@@ -114,8 +118,10 @@ class Errand:
         self._metric, self._min_score = agreement
         self._explore_rungs = explore_rungs
         self._clock = clock
+        self._hooks = hooks or Hooks()
         self._answers: dict[object, Recognition] = {}
         self._size = (0, 0)  # of the picture, which the caller's boxes are in
+        self._todo: Callable[[], None] | None = None
 
     @contextlib.contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -126,26 +132,37 @@ class Errand:
         finally:
             self.outcome.milliseconds[part] += (self._clock() - begun) * 1000.0
 
-    def run(self, picture: Picture) -> tuple[Parcel, Recognition]:
-        """Serve the picture, then compare what the plan wants compared.
+    def serve(self, picture: Picture) -> tuple[Parcel, Recognition]:
+        """Serve the picture.
 
         Returns:
             The served upload and its answer.
 
         Raises:
-            BackendError: the served upload failed. Every other failure is counted only.
+            BackendError: the upload failed. Every other failure is counted only.
         """
         packer, self._size = Packer(picture, self._backend.capabilities), picture.image.size
         rung = self._decide(picture, packer)
         self._faults.check()  # strict: before anything is paid for
-        served = self._serve(packer, rung)
-        answer = self._send(served)
-        if rung is not None:
-            try:
-                self._compare(packer, rung, served, answer)
-            except Exception as error:  # labels are a by-product; the caller's answer is there
-                self._faults.note("comparison", error)
+        served, answer = self._send(self._serve(packer, rung), served=True)
+        if rung is not None and self._plan.task not in (Task.COMPRESSED, Task.REFERENCE):
+            self._todo = partial(self._compare, packer, rung, served, answer)
         return served, answer
+
+    @property
+    def weight(self) -> int:
+        """Bytes that the picture keeps in memory until :meth:`compare`; 0 if nothing is to do."""
+        return 4 * self._size[0] * self._size[1] if self._todo else 0  # Pillow pads a pixel to four
+
+    def compare(self) -> None:
+        """Compare what the plan wants compared; nothing is raised."""
+        todo, self._todo = self._todo, None
+        if todo is None:
+            return
+        try:
+            todo()
+        except Exception as error:  # labels are a by-product; the caller has the answer
+            self._faults.note("comparison", error)
 
     def _decide(self, picture: Picture, packer: Packer) -> int | None:
         """Return the index of the chosen rung, moved to one that the service accepts."""
@@ -179,22 +196,27 @@ class Errand:
                 return packer.reference()
             return packer.pack(agent.ladder[rung])
 
-    def _send(self, parcel: Parcel) -> Recognition:
-        """Upload, unless an upload of the same pixels was answered already."""
+    def _send(self, parcel: Parcel, *, served: bool) -> tuple[Parcel, Recognition]:
+        """Upload, unless an upload of the same pixels was answered already.
+
+        Returns:
+            What was sent, which the host may have changed, and the answer.
+        """
         known = self._answers.get(parcel.pixels)
         if known is not None:
-            return known
+            return parcel, known
+        sent = self._hooks.changed(self._faults, Upload(parcel.jpeg, parcel.rung, served))
         self.outcome.calls += 1
         with self.timed("upload"):
-            answer = self._backend.recognize(parcel.jpeg).at(self._size)
+            answer = self._backend.recognize(sent.jpeg).at(self._size)
         self.outcome.uploaded_wire_bytes += answer.wire_bytes
         self._answers[parcel.pixels] = answer
-        return answer
+        return replace(parcel, jpeg=sent.jpeg), answer
 
-    def _send_aside(self, parcel: Parcel, reason: str) -> Recognition | None:
+    def _send_aside(self, parcel: Parcel, reason: str) -> tuple[Parcel, Recognition] | None:
         try:
-            return self._send(parcel)
-        except Exception as error:  # see run: the caller's answer is there already
+            return self._send(parcel, served=False)
+        except Exception as error:  # see compare
             self._faults.log_once(reason, error)
             self.outcome.drops[reason] += 1
             return None
@@ -206,7 +228,7 @@ class Errand:
                     reference = packer.reference()
                 truth = self._send_aside(reference, "reference-upload")
                 if truth is not None:
-                    self._note(packer, rung, served, truth, answer)
+                    self._note(packer, rung, served, truth[1], answer)
             case Task.REFERENCE_AND_TRIAL:
                 self._try(packer, rung, answer, "trial-upload")
             case Task.REFERENCE_AND_EXPLORED:
@@ -216,8 +238,8 @@ class Errand:
         assert self._plan.agent is not None  # it has decided
         with self.timed("encode"):
             parcel = packer.pack(self._plan.agent.ladder[rung])
-        answer = self._send_aside(parcel, reason)
-        return None if answer is None else self._note(packer, rung, parcel, truth, answer)
+        tried = self._send_aside(parcel, reason)
+        return None if tried is None else self._note(packer, rung, tried[0], truth, tried[1])
 
     def _explore(self, packer: Packer, truth: Recognition) -> None:
         """Try a random rung, then bisect: agreed, a cheaper one; disagreed, a dearer one."""
