@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import math
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from PIL import Image
 
 from edge_sdk import codec
 from edge_sdk.aside import AsideRetrainer
@@ -37,9 +38,13 @@ from edge_sdk.hooks import Hooks, Upload
 from edge_sdk.loop import Loop, OnStateChange, OnSwap
 from edge_sdk.memory import Memory
 from edge_sdk.metrics import Meter, MetricsSink
+from edge_sdk.outbox import Bounds, Outbox
 from edge_sdk.retrain import ChildProcessRetrainer, Retrainer
+from edge_sdk.sender import Sender, growing_pause
+from edge_sdk.spool import Spool
 from edge_sdk.states import Task
 from edge_sdk.stats import Counters, Result, Stats
+from model_store.errors import StoreError
 
 __all__ = ["CLOSE_S", "EdgeClient", "Result", "Stats"]
 
@@ -48,16 +53,14 @@ CLOSE_S = 10.0
 #: Seconds that a picture waits for the loop before it is served at the reference.
 _PATIENCE_S = 0.05
 
-Image_ = str | Path | bytes | Image.Image | np.ndarray[Any, Any]
-
 
 class EdgeClient:
     """Adaptive uploads to one service. Safe to use from several threads, and after a fork.
 
     An answer waits for nothing but its own upload: estimation, logging and re-training run behind
     it, on one thread that starts when it is first needed. What finds no place there is dropped and
-    counted. In a forked child the client begins anew, with counters at zero; a service that was
-    given opened is used there as it is.
+    counted. In a forked child the client begins anew with counters at zero, without the memory and
+    the spool, which stay its parent's; a service that was given opened is used there as it is.
 
     Args:
         config: see ``EdgeConfig``.
@@ -68,6 +71,7 @@ class EdgeClient:
         rng: default is ``numpy.random.default_rng(config.seed)``.
         clock: seconds that only grow, for ``Result.milliseconds``.
         load: builds an agent from what the store returns; default is ``edge_sdk.agent.load_agent``.
+        pause: seconds between tries of a link that is down, from the failures in a row.
         metrics: where figures go, see ``edge_sdk.metrics``.
         before_upload, on_result, on_drop, on_state_change, on_swap: see ``edge_sdk.hooks.Hooks``.
 
@@ -85,6 +89,7 @@ class EdgeClient:
         rng: np.random.Generator | None = None,
         clock: Callable[[], float] = time.perf_counter,
         load: Load | None = None,
+        pause: Callable[[int], float] = growing_pause,
         metrics: MetricsSink | None = None,
         before_upload: Callable[[Upload], Upload | None] | None = None,
         on_result: Callable[[Result], object] | None = None,
@@ -94,7 +99,7 @@ class EdgeClient:
     ) -> None:
         self._config = config
         self._clock = clock
-        self._given = _Given(retrainer, behind, rng, load, metrics)
+        self._given = _Given(retrainer, behind, rng, load, pause, metrics)
         self._hooks = Hooks(
             before_upload=before_upload,
             on_result=on_result,
@@ -102,7 +107,7 @@ class EdgeClient:
             on_state_change=on_state_change,
             on_swap=on_swap,
         )
-        self._closed = False
+        self._closed = self._stale = False
         self._begin_life()
         _CLIENTS.add(self)
         try:
@@ -111,7 +116,7 @@ class EdgeClient:
             self.close()
             raise
 
-    def process(self, image: Image_) -> Result:
+    def process(self, image: codec.Source) -> Result:
         """Upload a picture as cheaply as the current agent dares, and return the labels.
 
         Args:
@@ -125,13 +130,42 @@ class EdgeClient:
         """
         self._check_open()
         result = self._process(image)
+        self._hooks.tell(self._faults, "on_result", result)
         self._faults.check()
         return result
+
+    def submit(
+        self, image: codec.Source, key: str = "", *, timeout: float | None = None
+    ) -> Future[Result]:
+        """Queue a picture for the upload threads; arrays and images are copied first.
+
+        With ``EdgeConfig.spool`` the picture is on disk when this returns, and is answered though
+        the link fails or the process dies: then ``on_result`` is told after a restart. Answers
+        are kept by key; a key that has one is not uploaded again.
+
+        Args:
+            image: see :meth:`process`.
+            key: names the picture; default is a hash of its file where there is a spool.
+            timeout: seconds to wait for a place in the queue at most, where it blocks.
+
+        Returns:
+            A future of what :meth:`process` returns or raises, or of ``DroppedError`` if the
+            picture was given up; ``on_drop`` is told, too.
+
+        Raises:
+            ImageError: the image is none of these, or its file cannot be read.
+            ClosedError: the client is closed.
+        """
+        self._check_open()
+        return self._sender.submit(image, key, timeout)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until nothing is left to do; False if that took longer than ``timeout`` seconds."""
         self._check_open()
-        return self._behind.flush(timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not self._sender.flush(timeout):
+            return False
+        return self._behind.flush(None if deadline is None else deadline - time.monotonic())
 
     def stats(self) -> Stats:
         """Return a snapshot of the counters; also after ``close``."""
@@ -145,11 +179,11 @@ class EdgeClient:
             agent_id=loop.agent_id,
             p_est=loop.state.p_est,
             caution=loop.steering.caution,
-            waiting=0,
+            waiting=self._sender.waiting,
         )
 
     def close(self, timeout: float = CLOSE_S) -> None:
-        """Finish what runs behind, end a re-training, close what the client opened; idempotent.
+        """Finish what is on its way, end a re-training, close what the client opened; idempotent.
 
         Args:
             timeout: seconds to wait at most; what is not done by then is given up and counted.
@@ -159,7 +193,8 @@ class EdgeClient:
                 return
             self._closed = True
         deadline = time.monotonic() + timeout
-        for _ in range(self._behind.close(timeout)):
+        self._sender.close(timeout)
+        for _ in range(self._behind.close(max(0.0, deadline - time.monotonic()))):
             self._drop("behind")
         self._end_loop(deadline)
         if self._owns_backend:
@@ -189,20 +224,35 @@ class EdgeClient:
         self._rng = given.rng or np.random.default_rng(config.seed)  # guarded by _lock
         self._backend, self._owns_backend = _open_backend(config.backend)
         self._behind = given.behind or Worker(partial(self._faults.note, "behind"))
-        store = _open_store(config.store)
+        store, child = _open_store(config.store), self._stale
+        self._sender = Sender(
+            Outbox(
+                Bounds(config.queue_images, config.queue_bytes),
+                Bounds(math.inf, config.spool_bytes),
+                config.queue_full,
+            ),
+            None if child else _open_spool(config, store, self._faults),
+            serve=self._process,
+            on_result=partial(self._hooks.tell, self._faults, "on_result"),
+            on_drop=self._drop,
+            faults=self._faults,
+            threads=config.upload_threads,
+            pause=given.pause,
+        )
         retrainer = given.retrainer or _default_retrainer()
         if retrainer is not None and not self._behind.inline:
             retrainer = AsideRetrainer(retrainer, partial(self._faults.note, "retrainer"))
         self._loop = Loop(  # guarded by _lock
             config,
             agents=AgentCache(store, given.load or _loader(config), config.alias, self._faults),
-            memory=_open_memory(config, store, self._faults),
+            memory=None if child else _open_memory(config, store, self._faults),
             retrainer=retrainer,
             faults=self._faults,
             on_state_change=self._hooks.on_state_change,
             on_swap=self._swapped,
         )
         self._stale = False
+        self._sender.take_over()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -212,7 +262,7 @@ class EdgeClient:
                 if self._stale:
                     self._begin_life()
 
-    def _process(self, image: Image_, key: str = "") -> Result:
+    def _process(self, image: codec.Source, key: str = "") -> Result:
         begun = self._clock()
         picture = codec.load(image)
         loaded = self._clock()
@@ -254,7 +304,6 @@ class EdgeClient:
         )
         self._counters.served(result)
         self._measure(result)
-        self._hooks.tell(self._faults, "on_result", result)
         return result
 
     def _plan(self) -> Plan:
@@ -340,6 +389,7 @@ class _Given:
     behind: Behind | None
     rng: np.random.Generator | None
     load: Load | None
+    pause: Callable[[int], float]
     metrics: MetricsSink | None
 
 
@@ -351,7 +401,8 @@ def _forked() -> None:
     for client in _CLIENTS:
         # An SQLite file that is closed here would be checkpointed under its owner's feet, and
         # garbage collection closes: one reference too many keeps it open to the end.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(client._loop))
+        for part in (client._loop, client._sender):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(part))
         client._stale, client._closing = True, threading.Lock()
 
 
@@ -376,13 +427,30 @@ def _open_store(store: str | Path | AgentStore) -> AgentStore:
 
 
 def _open_memory(config: EdgeConfig, store: AgentStore, faults: Faults) -> Memory | None:
-    root = Path(store.root)
-    folder = Path(config.folder) if config.folder else root.with_name(f"{root.name}-device")
     try:
-        return Memory(folder / "memory.sqlite", config.max_transitions)
+        return Memory(_folder(config, store) / "memory.sqlite", config.max_transitions)
     except Exception as error:  # a full or read-only disk must not stop the host
         faults.note("memory", error)
         return None
+
+
+def _open_spool(config: EdgeConfig, store: AgentStore, faults: Faults) -> Spool | None:
+    if not config.spool:
+        return None
+    try:
+        spool = Spool(_folder(config, store) / "spool.sqlite", max_age_s=config.spool_age_s)
+    except Exception as error:  # see _open_memory; two clients with one folder, too
+        faults.note("spool", error)
+        return None
+    if spool.was_damaged:
+        lost = StoreError(f"The spool {str(spool.path)!r} was damaged and was moved aside.")
+        faults.note("spool", lost)
+    return spool
+
+
+def _folder(config: EdgeConfig, store: AgentStore) -> Path:
+    root = Path(store.root)
+    return Path(config.folder) if config.folder else root.with_name(f"{root.name}-device")
 
 
 def _default_retrainer() -> Retrainer | None:

@@ -13,6 +13,7 @@ from edge_sdk.backends.base import Backend
 from edge_sdk.engine import PROVIDERS
 from edge_sdk.estimator import TABLE_1, LoopParameters
 from edge_sdk.memory import MAX_TRANSITIONS
+from edge_sdk.outbox import POLICIES
 from model_store.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +24,15 @@ __all__ = ["AgentStore", "EdgeConfig"]
 
 #: What may ring the alarm, see ``EdgeConfig.monitor``.
 MONITORS = ("features", "paper")
+_COUNTS = (
+    "retrain_after",
+    "explore_rungs",
+    "max_transitions",
+    "upload_threads",
+    "queue_images",
+    "queue_bytes",
+    "spool_bytes",
+)
 
 
 class AgentStore(Protocol):
@@ -73,6 +83,15 @@ class EdgeConfig:
         max_transitions: transitions kept, the oldest are dropped first.
         max_probes: looks at candidate encodings that this device can afford per picture, each about
             one engine run; None takes what the agent was certified with.
+        upload_threads: submitted pictures that are uploaded at once.
+        queue_images: submitted pictures that may be in memory.
+        queue_bytes: bytes that they may have.
+        queue_full: what ``submit`` does then: ``block`` until there is place, ``drop-new`` or
+            ``drop-oldest``.
+        spool: submitted pictures wait on disk until they are answered, also while the link is
+            down or the device restarts.
+        spool_bytes: bytes that they may have there; beyond, ``queue_full`` holds.
+        spool_age_s: seconds after which a picture on disk is given up.
         seed: of every random draw.
         provider: where the engine runs, one of ``edge_sdk.engine.PROVIDERS``.
         strict: raise what would otherwise be counted and answered at the reference; for tests.
@@ -97,6 +116,13 @@ class EdgeConfig:
     explore_rungs: int = 1
     max_transitions: int = MAX_TRANSITIONS
     max_probes: int | None = None
+    upload_threads: int = 2
+    queue_images: int = 64
+    queue_bytes: int = 64 * 1024 * 1024
+    queue_full: str = "block"
+    spool: bool = False
+    spool_bytes: int = 256 * 1024 * 1024
+    spool_age_s: float = 7 * 24 * 3600.0
     seed: int = 0
     provider: str = "cpu"
     strict: bool = False
@@ -105,9 +131,14 @@ class EdgeConfig:
         self._check_choice("metric", METRICS)
         self._check_choice("monitor", MONITORS)
         self._check_choice("provider", tuple(PROVIDERS))
-        for name in ("retrain_after", "explore_rungs", "max_transitions"):
+        self._check_choice("queue_full", POLICIES)
+        for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; allowed is 1 or more.")
+        if not 0.0 < self.spool_age_s < math.inf:
+            raise UsageError(
+                f"spool_age_s is {self.spool_age_s}; allowed is a finite number above 0."
+            )
         if self.max_probes is not None and self.max_probes < 0:
             raise UsageError(f"max_probes is {self.max_probes}; allowed is 0 or more, or None.")
         if self.max_transitions < self.retrain_after:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from edge_sdk.backends.base import Label
-from edge_sdk.ladder import Rung
+from edge_sdk.backends.base import Box, Label
+from edge_sdk.ladder import Rung, ladder_from_dicts
 from edge_sdk.states import State
 
 __all__ = ["Counters", "Result", "Stats"]
@@ -54,6 +54,30 @@ class Result:
     agreement: float | None
     fallback: str | None
     key: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping; the inverse is :meth:`from_dict`."""
+        labels = [[one.name, one.score, one.box] for one in self.labels]
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        milliseconds = dict(self.milliseconds)
+        return {
+            **plain,
+            "labels": labels,
+            "rung": self.rung.as_dict(),
+            "state": self.state.value,
+            "milliseconds": milliseconds,
+        }
+
+    @classmethod
+    def from_dict(cls, mapping: Mapping[str, Any]) -> Result:
+        """Read a result; unknown keys are ignored."""
+        known = {name: mapping[name] for name in cls.__dataclass_fields__ if name in mapping}
+        known["labels"] = tuple(
+            Label(name, score, Box(*box) if box else None) for name, score, box in known["labels"]
+        )
+        known["rung"] = ladder_from_dicts([known["rung"]])[0]
+        known["state"] = State(known["state"])
+        return cls(**known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
