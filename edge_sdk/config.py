@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from edge_sdk.agreement import METRICS
 from edge_sdk.backends.base import Backend
@@ -14,6 +15,7 @@ from edge_sdk.engine import PROVIDERS
 from edge_sdk.estimator import TABLE_1, LoopParameters
 from edge_sdk.memory import MAX_TRANSITIONS
 from edge_sdk.outbox import POLICIES
+from edge_sdk.settings import PREFIX, read_settings
 from model_store.errors import UsageError
 
 if TYPE_CHECKING:
@@ -126,6 +128,34 @@ class EdgeConfig:
     seed: int = 0
     provider: str = "cpu"
     strict: bool = False
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        **arguments: Any,
+    ) -> Self:
+        """Return what arguments say, else ``ADACOMPRESS_*``, else a TOML file, else the defaults.
+
+        Args:
+            path: the file, see ``edge_sdk.settings``; default is ``ADACOMPRESS_CONFIG``'s.
+            environ: default is this process's environment.
+            arguments: attributes by name.
+
+        Raises:
+            UsageError: a value is not allowed, or ``store`` or ``backend`` is named nowhere.
+        """
+        environ = os.environ if environ is None else environ
+        chosen = {**read_settings(cls, path, environ), **arguments}
+        for name in ("store", "backend"):
+            if chosen.get(name) in (None, ""):
+                raise UsageError(
+                    f"No {name} is chosen; give it as an argument, as {PREFIX}{name.upper()} or in "
+                    "a file."
+                )
+        return cls(**chosen)
 
     def __post_init__(self) -> None:
         self._check_choice("metric", METRICS)
