@@ -29,7 +29,7 @@ class Behind(Protocol):
     #: Whether a task has run when ``submit`` returns.
     inline: bool
 
-    def submit(self, task: Task, *, weight: int = 0, urgent: bool = False) -> bool:
+    def submit(self, task: Task, *, weight: int = 0) -> bool:
         """Take a task, or return False where there is no place; see :class:`Worker`."""
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -44,7 +44,7 @@ class Inline:
 
     inline = True
 
-    def submit(self, task: Task, *, weight: int = 0, urgent: bool = False) -> bool:
+    def submit(self, task: Task, *, weight: int = 0) -> bool:
         """Run the task; always True."""
         task()
         return True
@@ -88,21 +88,17 @@ class Worker:
         self._closed = False  # likewise
         self._thread: threading.Thread | None = None  # likewise
 
-    def submit(self, task: Task, *, weight: int = 0, urgent: bool = False) -> bool:
+    def submit(self, task: Task, *, weight: int = 0) -> bool:
         """Take a task, or return False where there is no place.
 
         Args:
             task: what to do.
             weight: bytes that it keeps in memory until it is done.
-            urgent: goes first, and is taken though there is no place: others depend on it.
         """
         with self._changed:
-            if self._closed or not (urgent or self._fits(weight)):
+            if self._closed or not self._fits(weight):
                 return False
-            if urgent:
-                self._tasks.appendleft((task, weight))
-            else:
-                self._tasks.append((task, weight))
+            self._tasks.append((task, weight))
             self._weight += weight
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)

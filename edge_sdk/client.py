@@ -32,7 +32,6 @@ from edge_sdk.cache import AgentCache, Load
 from edge_sdk.config import AgentStore, EdgeConfig
 from edge_sdk.errand import Errand, Outcome, Plan
 from edge_sdk.errors import ClosedError
-from edge_sdk.events import Action
 from edge_sdk.faults import Faults
 from edge_sdk.hooks import Hooks, Upload
 from edge_sdk.loop import Loop, OnStateChange, OnSwap
@@ -308,21 +307,12 @@ class EdgeClient:
 
     def _plan(self) -> Plan:
         """Ask the loop what to do; serve the reference if it is occupied by something slow."""
-        inline = self._behind.inline
-        if not self._lock.acquire(timeout=-1 if inline else _PATIENCE_S):
+        if not self._lock.acquire(timeout=-1 if self._behind.inline else _PATIENCE_S):
             return Plan(self._loop.state.state, Task.REFERENCE, None, fallback="busy")
         try:
-            return self._loop.begin(self._rng, None if inline else self._later)
+            return self._loop.begin(self._rng)
         finally:
             self._lock.release()
-
-    def _later(self, action: Action) -> None:
-        self._behind.submit(partial(self._perform, action), urgent=True)
-
-    def _perform(self, action: Action) -> None:
-        with self._lock:
-            if not self._loop_ended:
-                self._loop.perform(action)
 
     def _learn(self, plan: Plan, errand: Errand) -> None:
         """Compare and tell the loop; runs behind."""

@@ -1,6 +1,6 @@
 """Does what the state machine asks for: agents, memory, retrainer, hooks. Its owner holds a lock.
 
-plan = loop.begin(rng, later)  # what to upload for the picture that just arrived
+plan = loop.begin(rng)         # what to upload for the picture that just arrived
 loop.finish(plan, outcome)     # what was learnt from it
 """
 
@@ -39,13 +39,12 @@ from edge_sdk.states import LoopState, State, Task, advance, reason_of
 from edge_sdk.steering import Steering
 from model_store.errors import AdaCompressError
 
-__all__ = ["Later", "Loop", "OnStateChange", "OnSwap"]
+__all__ = ["Loop", "OnStateChange", "OnSwap"]
 
 _log = logging.getLogger("edge_sdk")
 
 OnStateChange = Callable[[State, State, str], None]
 OnSwap = Callable[[str, str, str], None]
-Later = Callable[[Action], object]
 
 
 class Loop:
@@ -94,24 +93,16 @@ class Loop:
         """The current agent, or None while there is none."""
         return self._agent.id if self._agent else None
 
-    def begin(self, rng: np.random.Generator, later: Later | None = None) -> Plan:
-        """Plan the picture that just arrived.
-
-        Args:
-            rng: of every random draw.
-            later: takes actions that may be slow, for :meth:`perform`; they must not get lost.
-                Default is to perform them at once.
-        """
+    def begin(self, rng: np.random.Generator) -> Plan:
+        """Plan the picture that just arrived."""
         # Both are drawn always, so that a run is reproducible whatever the states are.
         xi, draw = 1.0 - rng.random(), rng.random()
         if self._agent is None:
             return Plan(self.state.state, Task.REFERENCE, None, fallback=self._no_agent)
         if self.state.running:
-            self._poll(later)
-        self._feed(Arrived(xi), later)
+            self._poll()
+        self._feed(Arrived(xi))
         now = self.state
-        if now.trial and self._trial is None:  # still being loaded
-            return Plan(now.state, Task.REFERENCE, None)
         if now.trial:
             return Plan(now.state, now.task, self._trial, draw)
         return Plan(now.state, now.task, self._agent, draw, caution=self.steering.caution)
@@ -142,22 +133,14 @@ class Loop:
             if thing is not None:
                 self._guarded(part, thing.close)
 
-    def perform(self, action: Action) -> None:
-        """Do what :meth:`begin` put off."""
-        for event in self._perform(action):
-            self._feed(event)
-
-    def _feed(self, event: Event, later: Later | None = None) -> None:
+    def _feed(self, event: Event) -> None:
         pending = [event]
         while pending:
             cause = pending.pop(0)
             before = self.state
             self.state, actions = advance(before, cause)
             for action in actions:
-                if later is None:
-                    pending += self._perform(action)
-                else:
-                    later(action)
+                pending += self._perform(action)
             if self.state.state is not before.state:
                 self._changed(before, self.state.state, cause)
         if self.state.trial is None:
@@ -167,7 +150,7 @@ class Loop:
         match action.do:
             case Do.RANK:
                 return [Ranked(self._agents.ranked(np.stack(self._recent)) if self._recent else ())]
-            case Do.LOAD if self.state.trial and self.state.trial.agent == action.agent:
+            case Do.LOAD:
                 self._trial = self._usable(action.agent)
                 return [] if self._trial else [LoadFailed(action.agent)]
             case Do.ADOPT:
@@ -227,21 +210,21 @@ class Loop:
             return [RetrainFailed()]
         return []
 
-    def _poll(self, later: Later | None) -> None:
+    def _poll(self) -> None:
         assert self._retrainer is not None  # it was started
         try:
             result = self._retrainer.poll()
         except Exception as error:  # see _start
             self._faults.note("retrainer", error)
-            self._feed(RetrainFailed(), later)
+            self._feed(RetrainFailed())
             return
         if result is None:
             return
         if result.agent is None:
             self._faults.note("retrainer", AdaCompressError(f"Retraining failed: {result.reason}."))
-            self._feed(RetrainFailed(), later)
+            self._feed(RetrainFailed())
         else:
-            self._feed(Retrained(result.agent), later)
+            self._feed(Retrained(result.agent))
 
     def _steered(self) -> Steering:
         """Return the current agent's steering, which begins at its certified trade-off."""

@@ -144,12 +144,19 @@ class Outbox:
             self._bounds(entry).add(entry.weight, -1)
             self._changed.notify_all()
 
-    def back(self, entry: Entry, pause_s: float) -> None:
-        """Put an entry that was taken to the front again, and hand out nothing for a while."""
+    def back(self, entry: Entry, pause_s: float) -> bool:
+        """Put an entry that was taken to the front again, and hand out nothing for a while.
+
+        Returns:
+            Whether that was possible; False once the outbox is closed.
+        """
         with self._changed:
+            if self._closed:
+                return False
             self._waiting.appendleft(entry)
             self._resume_at = time.monotonic() + pause_s
             self._changed.notify_all()
+            return True
 
     def resume(self) -> None:
         """End a pause: something got through."""

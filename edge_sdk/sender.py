@@ -115,7 +115,7 @@ class Sender:
             self._outbox.flush(timeout)
         for entry in self._outbox.close():
             if entry.stored:
-                _fail(entry, ClosedError("The client is closed; the picture waits on disk."))
+                self._leave(entry)
             else:
                 self._give_up(entry, "closed")
         with self._lock:
@@ -213,8 +213,10 @@ class Sender:
         waits = isinstance(error, BackendError) and not isinstance(error, BackendRejected)
         if entry.stored and waits:
             self._failures += 1
-            self._outbox.back(entry, self._pause(self._failures))
-            self._expire()
+            if self._outbox.back(entry, self._pause(self._failures)):
+                self._expire()
+            else:
+                self._leave(entry)
             return
         self._finish(entry, remove=not isinstance(error, ClosedError))
         _fail(entry, error)
@@ -243,6 +245,11 @@ class Sender:
             self._forget(entry)
         self._on_drop(reason, entry.key)
         _fail(entry, DroppedError(reason, _MESSAGES[reason]))
+
+    def _leave(self, entry: Entry) -> None:
+        """Let a picture wait on disk for the next start."""
+        self._forget(entry)
+        _fail(entry, ClosedError("The client is closed; the picture waits on disk."))
 
     def _forget(self, entry: Entry) -> None:
         with self._lock:

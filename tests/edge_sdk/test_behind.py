@@ -50,17 +50,16 @@ def test_tasks_run_in_order_on_one_named_thread_that_starts_late() -> None:
     assert set(threading.enumerate()) <= before
 
 
-def test_what_finds_no_place_is_refused_but_not_what_others_depend_on() -> None:
+def test_what_finds_no_place_is_refused() -> None:
     made, _ = worker(most=2)
     release = held(made)
     done: list[str] = []
     assert made.submit(lambda: done.append("first"))
     assert made.submit(lambda: done.append("second"))
     assert not made.submit(lambda: done.append("third"))
-    assert made.submit(lambda: done.append("urgent"), urgent=True)
     release.set()
     assert made.flush()
-    assert done == ["urgent", "first", "second"]
+    assert done == ["first", "second"]
     made.close()
 
 

@@ -13,6 +13,7 @@ from edge_sdk.behind import Worker
 from edge_sdk.client import EdgeClient
 from edge_sdk.errors import ClosedError
 from edge_sdk.ladder import PAPER, REFERENCE
+from edge_sdk.memory import Memory
 from edge_sdk.retrain import RetrainRequest, RetrainResult
 from edge_sdk.states import State
 
@@ -98,28 +99,26 @@ def test_the_loop_goes_through_its_states_behind_the_answers(device: Any) -> Non
     assert not client.stats().failures
 
 
-def test_a_picture_does_not_wait_for_an_agent_that_is_being_loaded(
-    device: Any, gate: threading.Event
+def test_a_picture_does_not_wait_for_a_loop_that_a_slow_disk_occupies(
+    device: Any, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    device.shelf.add(device.agent("night", quality=45, scenery="night"))
-    loading = threading.Event()
+    writing = threading.Event()
 
-    def load(stored: Any) -> Any:
-        if stored.id == "night":
-            loading.set()
-            gate.wait()
-        return device.shelf.build(stored)
+    def slow(self: Memory, transitions: Any) -> None:
+        writing.set()
+        gate.wait()
 
-    client = device.client(behind=None, load=load)
-    while not loading.is_set():
-        client.process(device.picture("night"))
-        client.flush(0.1)
-    result = client.process(device.picture("night"))
+    monkeypatch.setattr(Memory, "append", slow)
+    client = device.client(behind=None)
+    client.process(device.picture())
+    assert writing.wait(10)
+    result = client.process(device.picture())
     assert (result.rung, result.fallback) == (REFERENCE, "busy")
     assert result.labels[0].name == "cat"
+    assert client.stats().images == 2
     gate.set()
-    assert client.flush()
-    assert client.process(device.picture("night")).agent_id == "night"
+    assert client.flush(10)
+    assert client.process(device.picture()).agent_id == "day"
 
 
 class Hanging:

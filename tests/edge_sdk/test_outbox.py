@@ -99,6 +99,8 @@ def test_an_entry_given_back_is_the_next_one_after_the_pause() -> None:
     queue.resume()
     again = queue.take()
     assert again is taken
+    queue.close()
+    assert not queue.back(taken, 0.0)
 
 
 @settings(max_examples=60)
