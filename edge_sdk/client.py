@@ -33,6 +33,7 @@ from edge_sdk.config import AgentStore, EdgeConfig
 from edge_sdk.errand import Errand, Outcome, Plan
 from edge_sdk.errors import ClosedError
 from edge_sdk.faults import Faults
+from edge_sdk.footprint import give_back
 from edge_sdk.hooks import Hooks, Upload
 from edge_sdk.loop import Loop, OnStateChange, OnSwap
 from edge_sdk.memory import Memory
@@ -251,6 +252,7 @@ class EdgeClient:
             on_swap=self._swapped,
         )
         self._stale = False
+        give_back()  # building an engine leaves a lot
         self._sender.take_over()
 
     def _check_open(self) -> None:
@@ -367,6 +369,7 @@ class EdgeClient:
             self._meter.incr("adacompress_failures_total", part=part)
 
     def _swapped(self, old: str, new: str, reason: str) -> None:
+        give_back()
         self._meter.incr("adacompress_swaps_total")
         self._hooks.tell(self._faults, "on_swap", old, new, reason)
 
