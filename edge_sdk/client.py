@@ -8,7 +8,6 @@ with EdgeClient(EdgeConfig(store="agents", backend="baidu://aip.baidubce.com")) 
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import math
 import os
 import threading
@@ -18,33 +17,30 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
 
 import numpy as np
 
-from edge_sdk import codec
+from edge_sdk import codec, opening
 from edge_sdk.aside import AsideRetrainer
-from edge_sdk.backends.base import Backend
 from edge_sdk.behind import Behind, Worker
 from edge_sdk.cache import AgentCache, Load
-from edge_sdk.config import AgentStore, EdgeConfig
+from edge_sdk.config import EdgeConfig
 from edge_sdk.errand import Errand, Outcome, Plan
 from edge_sdk.errors import ClosedError
 from edge_sdk.faults import Faults
 from edge_sdk.footprint import give_back
+from edge_sdk.gate import FrameGate
 from edge_sdk.hooks import Hooks, Upload
+from edge_sdk.link import Link
 from edge_sdk.loop import Loop, OnStateChange, OnSwap
-from edge_sdk.memory import Memory
 from edge_sdk.metrics import Meter, MetricsSink
 from edge_sdk.outbox import Bounds, Outbox
-from edge_sdk.retrain import ChildProcessRetrainer, Retrainer
+from edge_sdk.retrain import Retrainer
 from edge_sdk.sender import Sender, growing_pause
-from edge_sdk.spool import Spool
 from edge_sdk.states import Task
 from edge_sdk.stats import Counters, Result, Stats
-from model_store.errors import StoreError
 
 __all__ = ["CLOSE_S", "EdgeClient", "Result", "Stats"]
 
@@ -180,6 +176,7 @@ class EdgeClient:
             p_est=loop.state.p_est,
             caution=loop.steering.caution,
             waiting=self._sender.waiting,
+            uplink=self._link.uplink,
         )
 
     def close(self, timeout: float = CLOSE_S) -> None:
@@ -219,19 +216,21 @@ class EdgeClient:
         self._faults = Faults(strict=config.strict, told=self._failed)
         self._meter = Meter(given.metrics, partial(self._faults.note, "metrics"))
         self._counters = Counters()
+        self._link = Link()
+        self._gate = None if config.gate is None else FrameGate(config.gate)
         self._lock = threading.RLock()  # around the loop and the generator; a hook may come back
         self._loop_ended = False  # guarded by _lock
         self._rng = given.rng or np.random.default_rng(config.seed)  # guarded by _lock
-        self._backend, self._owns_backend = _open_backend(config.backend)
+        self._backend, self._owns_backend = opening.open_backend(config.backend)
         self._behind = given.behind or Worker(partial(self._faults.note, "behind"))
-        store, child = _open_store(config.store), self._stale
+        store, child = opening.open_store(config.store), self._stale
         self._sender = Sender(
             Outbox(
                 Bounds(config.queue_images, config.queue_bytes),
                 Bounds(math.inf, config.spool_bytes),
                 config.queue_full,
             ),
-            None if child else _open_spool(config, store, self._faults),
+            None if child else opening.open_spool(config, store, self._faults),
             serve=self._process,
             on_result=partial(self._hooks.tell, self._faults, "on_result"),
             on_drop=self._drop,
@@ -239,13 +238,16 @@ class EdgeClient:
             threads=config.upload_threads,
             pause=given.pause,
         )
-        retrainer = given.retrainer or _default_retrainer()
+        retrainer = given.retrainer or opening.default_retrainer()
         if retrainer is not None and not self._behind.inline:
             retrainer = AsideRetrainer(retrainer, partial(self._faults.note, "retrainer"))
+        load = given.load or opening.loader(config)
         self._loop = Loop(  # guarded by _lock
             config,
-            agents=AgentCache(store, given.load or _loader(config), config.alias, self._faults),
-            memory=None if child else _open_memory(config, store, self._faults),
+            agents=AgentCache(
+                store, given.load or opening.loader(config), config.alias, self._faults
+            ),
+            memory=None if child else opening.open_memory(config, store, self._faults),
             retrainer=retrainer,
             faults=self._faults,
             on_state_change=self._hooks.on_state_change,
@@ -276,6 +278,9 @@ class EdgeClient:
             explore_rungs=self._config.explore_rungs,
             clock=self._clock,
             hooks=self._hooks,
+            link=self._link,
+            link_aware=self._config.link_aware,
+            gate=self._gate,
         )
         outcome = errand.outcome
         outcome.milliseconds["load"] = (loaded - begun) * 1000.0
@@ -301,6 +306,7 @@ class EdgeClient:
             p_est=self._loop.state.p_est,
             agreement=compared[0].agreement if compared else None,
             fallback=outcome.fallback or None,
+            skipped=outcome.skipped or None,
             key=key,
         )
         self._counters.served(result)
@@ -357,7 +363,13 @@ class EdgeClient:
             meter.incr("adacompress_fallbacks_total", reason=result.fallback)
         for part, milliseconds in result.milliseconds.items():
             meter.observe("adacompress_milliseconds", milliseconds, part=part)
+        if result.skipped:
+            meter.incr("adacompress_skips_total", what=result.skipped)
         meter.gauge("adacompress_p_est", result.p_est)
+        meter.gauge("adacompress_waiting", self._sender.waiting)
+        uplink = self._link.uplink
+        if uplink is not None:
+            meter.gauge("adacompress_uplink_bytes_per_second", uplink)
 
     def _drop(self, reason: str, key: str = "") -> None:
         self._counters.dropped(reason)
@@ -401,62 +413,3 @@ def _forked() -> None:
 
 if hasattr(os, "register_at_fork"):  # there is no fork on Windows
     os.register_at_fork(after_in_child=_forked)
-
-
-def _open_backend(backend: str | Backend) -> tuple[Backend, bool]:
-    if not isinstance(backend, str):
-        return backend, False
-    from edge_sdk.backends import open_backend  # not needed by a host that brings its own service
-
-    return open_backend(backend), True
-
-
-def _open_store(store: str | Path | AgentStore) -> AgentStore:
-    if not isinstance(store, str | Path):
-        return store
-    from model_store import Store  # see _open_backend
-
-    return Store(store)
-
-
-def _open_memory(config: EdgeConfig, store: AgentStore, faults: Faults) -> Memory | None:
-    try:
-        return Memory(_folder(config, store) / "memory.sqlite", config.max_transitions)
-    except Exception as error:  # a full or read-only disk must not stop the host
-        faults.note("memory", error)
-        return None
-
-
-def _open_spool(config: EdgeConfig, store: AgentStore, faults: Faults) -> Spool | None:
-    if not config.spool:
-        return None
-    try:
-        spool = Spool(_folder(config, store) / "spool.sqlite", max_age_s=config.spool_age_s)
-    except Exception as error:  # see _open_memory; two clients with one folder, too
-        faults.note("spool", error)
-        return None
-    if spool.was_damaged:
-        lost = StoreError(f"The spool {str(spool.path)!r} was damaged and was moved aside.")
-        faults.note("spool", lost)
-    return spool
-
-
-def _folder(config: EdgeConfig, store: AgentStore) -> Path:
-    root = Path(store.root)
-    return Path(config.folder) if config.folder else root.with_name(f"{root.name}-device")
-
-
-def _default_retrainer() -> Retrainer | None:
-    # A child that cannot even start would be noticed only after paying for its transitions.
-    return ChildProcessRetrainer() if importlib.util.find_spec("training") else None
-
-
-def _loader(config: EdgeConfig) -> Load:
-    from edge_sdk.agent import load_agent
-
-    return partial(
-        load_agent,
-        provider=config.provider,
-        strict=config.strict,
-        max_probes=config.max_probes,
-    )

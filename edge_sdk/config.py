@@ -85,6 +85,11 @@ class EdgeConfig:
         max_transitions: transitions kept, the oldest are dropped first.
         max_probes: looks at candidate encodings that this device can afford per picture, each about
             one engine run; None takes what the agent was certified with.
+        gate: largest distance of features at which a frame counts as unchanged and gets the last
+            uploaded one's answer, see ``edge_sdk.gate``; None looks at every frame by itself.
+        link_aware: decide, and look at candidates, only where the bytes saved are worth the
+            milliseconds on the measured uplink, see ``edge_sdk.link``; for who pays in time, not
+            by the byte.
         upload_threads: submitted pictures that are uploaded at once.
         queue_images: submitted pictures that may be in memory.
         queue_bytes: bytes that they may have.
@@ -118,6 +123,8 @@ class EdgeConfig:
     explore_rungs: int = 1
     max_transitions: int = MAX_TRANSITIONS
     max_probes: int | None = None
+    gate: float | None = None
+    link_aware: bool = False
     upload_threads: int = 2
     queue_images: int = 64
     queue_bytes: int = 64 * 1024 * 1024
@@ -165,6 +172,8 @@ class EdgeConfig:
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; allowed is 1 or more.")
+        if self.gate is not None and not 0.0 < self.gate < 1.0:
+            raise UsageError(f"gate is {self.gate}; allowed is between 0 and 1, or None.")
         if not 0.0 < self.spool_age_s < math.inf:
             raise UsageError(
                 f"spool_age_s is {self.spool_age_s}; allowed is a finite number above 0."

@@ -20,6 +20,7 @@ NAMES = {
     "adacompress_jpeg_bytes_total": ("counter", "Bytes of the served JPEG files."),
     "adacompress_wire_bytes_total": ("counter", "Bytes of all answered requests."),
     "adacompress_fallbacks_total": ("counter", "Pictures at the reference out of need, by reason."),
+    "adacompress_skips_total": ("counter", "Pictures for which something was spared, by what."),
     "adacompress_drops_total": ("counter", "What was given up, by reason."),
     "adacompress_failures_total": ("counter", "What failed without reaching the caller, by part."),
     "adacompress_swaps_total": ("counter", "Changes of the current agent."),

@@ -34,6 +34,8 @@ class Result:
         agent_id: who decided, or None.
         p_est: estimation probability after this picture.
         agreement: of the first comparison, or None if nothing was compared by now.
+        skipped: what was spared: ``gate``, the upload (the last frame's answer is given, sizes are
+            0); ``decision`` or ``looks``, because the link is faster; or None.
         fallback: why the reference was served although the state did not ask for it, or None:
             ``no-agent``, ``store``, ``engine``, ``size`` (the service accepts no rung's sides) or
             ``busy`` (the loop was occupied, and the picture did not wait).
@@ -53,6 +55,7 @@ class Result:
     p_est: float
     agreement: float | None
     fallback: str | None
+    skipped: str | None = None
     key: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,6 +100,7 @@ class Stats:
             and ``explored-upload`` failed, ``behind`` found no place. Submitted pictures: see
             ``edge_sdk.outbox``.
         states: pictures by state.
+        skips: pictures for which something was spared, by what (see ``Result``).
         swaps: changes of the current agent.
         retrainings: retrainings started.
         state: the loop's state now.
@@ -104,6 +108,7 @@ class Stats:
         p_est: estimation probability now.
         caution: factor on the current agent's certified trade-off, 1 while answers agree.
         waiting: submitted pictures that are not answered yet.
+        uplink: measured bytes a second, or None while too little was seen.
     """
 
     images: int
@@ -115,6 +120,7 @@ class Stats:
     failures: Mapping[str, int]
     drops: Mapping[str, int]
     states: Mapping[str, int]
+    skips: Mapping[str, int]
     swaps: int
     retrainings: int
     state: State
@@ -122,6 +128,7 @@ class Stats:
     p_est: float
     caution: float
     waiting: int
+    uplink: float | None
 
 
 class Counters:
@@ -133,7 +140,7 @@ class Counters:
             ("images", "calls", "bytes", "wire_bytes", "uploaded_wire_bytes"), 0
         )
         self._counts: dict[str, Counter[str]] = {
-            name: Counter() for name in ("fallbacks", "drops", "states")
+            name: Counter() for name in ("fallbacks", "drops", "states", "skips")
         }
 
     def uploaded(self, calls: int, wire_bytes: int) -> None:
@@ -149,8 +156,9 @@ class Counters:
             self._sums["bytes"] += result.bytes
             self._sums["wire_bytes"] += result.wire_bytes
             self._counts["states"][result.state.value] += 1
-            if result.fallback:
-                self._counts["fallbacks"][result.fallback] += 1
+            for name, reason in (("fallbacks", result.fallback), ("skips", result.skipped)):
+                if reason:
+                    self._counts[name][reason] += 1
 
     def dropped(self, reason: str) -> None:
         """Count something that was given up."""
