@@ -244,9 +244,7 @@ class EdgeClient:
         load = given.load or opening.loader(config)
         self._loop = Loop(  # guarded by _lock
             config,
-            agents=AgentCache(
-                store, given.load or opening.loader(config), config.alias, self._faults
-            ),
+            agents=AgentCache(store, load, config.alias, self._faults),
             memory=None if child else opening.open_memory(config, store, self._faults),
             retrainer=retrainer,
             faults=self._faults,
