@@ -166,7 +166,10 @@ class Errand:
         if (known := self._unchanged()) is not None:
             return known
         served, answer = self._send(self._serve(packer, rung), served=True)
-        self._measure(rung, served, answer)
+        try:
+            self._measure(rung, served, answer)
+        except Exception as error:  # a measurement must not cost the answer
+            self._faults.note("link", error)
         if rung is not None and self._plan.task not in (Task.COMPRESSED, Task.REFERENCE):
             self._todo = partial(self._compare, packer, rung, served, answer)
         return served, answer

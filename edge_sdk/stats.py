@@ -94,8 +94,8 @@ class Stats:
         wire_bytes: the requests that carried them.
         uploaded_wire_bytes: all requests.
         fallbacks: pictures served at the reference out of need, by reason (see ``Result``).
-        failures: by part: store, engine, memory, retrainer, comparison, behind, spool, hook,
-            metrics.
+        failures: by part: store, engine, memory, retrainer, comparison, behind, spool, link,
+            hook, metrics.
         drops: what was given up, by reason. Comparisons: ``reference-upload``, ``trial-upload``
             and ``explored-upload`` failed, ``behind`` found no place. Submitted pictures: see
             ``edge_sdk.outbox``.

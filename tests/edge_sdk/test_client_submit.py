@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import threading
 from collections.abc import Callable
@@ -81,6 +82,16 @@ def jpeg(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=95)
     return buffer.getvalue()
+
+
+def test_a_future_can_be_awaited(flow: Flow) -> None:
+    client = flow.client(spool=True)
+
+    async def watch() -> list[str]:
+        frames = [(str(number), flow.device.picture()) for number in range(3)]
+        return [(await asyncio.wrap_future(client.submit(frame, key))).key for key, frame in frames]
+
+    assert asyncio.run(watch()) == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize("spool", [False, True])
