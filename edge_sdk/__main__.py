@@ -150,7 +150,7 @@ def _summary(stats: Stats, skipped: int) -> Iterator[tuple[str, str]]:
     yield "sent bytes a picture", f"{stats.uploaded_wire_bytes / stats.images:,.0f}"
     yield "calls a picture", f"{stats.calls / stats.images:.3f}"
     yield "states", _counts(stats.states)
-    for name in ("fallbacks", "failures", "drops"):
+    for name in ("fallbacks", "skips", "failures", "drops"):
         counts = getattr(stats, name)
         if counts:
             yield name, _counts(counts)

@@ -211,7 +211,7 @@ class EdgeClient:
 
     def _begin_life(self) -> None:
         """Make everything that a forked child must not share with its parent."""
-        config, given = self._config, self._given
+        config, given, child = self._config, self._given, self._stale
         self._closing = threading.Lock()
         self._faults = Faults(strict=config.strict, told=self._failed)
         self._meter = Meter(given.metrics, partial(self._faults.note, "metrics"))
@@ -223,7 +223,9 @@ class EdgeClient:
         self._rng = given.rng or np.random.default_rng(config.seed)  # guarded by _lock
         self._backend, self._owns_backend = opening.open_backend(config.backend)
         self._behind = given.behind or Worker(partial(self._faults.note, "behind"))
-        store, child = opening.open_store(config.store), self._stale
+        if child and not self._behind.inline:  # its thread stayed with the parent
+            self._behind = Worker(partial(self._faults.note, "behind"))
+        store = opening.open_store(config.store)
         self._sender = Sender(
             Outbox(
                 Bounds(config.queue_images, config.queue_bytes),
