@@ -27,20 +27,20 @@ from edge_sdk.aside import AsideRetrainer
 from edge_sdk.behind import Behind, Worker
 from edge_sdk.cache import AgentCache, Load
 from edge_sdk.config import EdgeConfig
-from edge_sdk.errand import Errand, Outcome, Plan
+from edge_sdk.errand import Errand, Plan
 from edge_sdk.errors import ClosedError
-from edge_sdk.faults import Faults
 from edge_sdk.footprint import give_back
 from edge_sdk.gate import FrameGate
 from edge_sdk.hooks import Hooks, Upload
 from edge_sdk.link import Link
 from edge_sdk.loop import Loop, OnStateChange, OnSwap
-from edge_sdk.metrics import Meter, MetricsSink
+from edge_sdk.metrics import MetricsSink
 from edge_sdk.outbox import Bounds, Outbox
 from edge_sdk.retrain import Retrainer
 from edge_sdk.sender import Sender, growing_pause
 from edge_sdk.states import Task
-from edge_sdk.stats import Counters, Result, Stats
+from edge_sdk.stats import Result, Stats
+from edge_sdk.tally import Tally
 
 __all__ = ["CLOSE_S", "EdgeClient", "Result", "Stats"]
 
@@ -126,7 +126,7 @@ class EdgeClient:
         """
         self._check_open()
         result = self._process(image)
-        self._hooks.tell(self._faults, "on_result", result)
+        self._tally.told(result)
         self._faults.check()
         return result
 
@@ -167,7 +167,7 @@ class EdgeClient:
         """Return a snapshot of the counters; also after ``close``."""
         loop = self._loop
         return Stats(
-            **self._counters.snapshot(),
+            **self._tally.counters.snapshot(),
             failures=MappingProxyType(self._faults.counts()),
             swaps=loop.swaps,
             retrainings=loop.retrainings,
@@ -192,7 +192,7 @@ class EdgeClient:
         deadline = time.monotonic() + timeout
         self._sender.close(timeout)
         for _ in range(self._behind.close(max(0.0, deadline - time.monotonic()))):
-            self._drop("behind")
+            self._tally.dropped("behind")
         self._end_loop(deadline)
         if self._owns_backend:
             self._backend.close()
@@ -213,9 +213,8 @@ class EdgeClient:
         """Make everything that a forked child must not share with its parent."""
         config, given, child = self._config, self._given, self._stale
         self._closing = threading.Lock()
-        self._faults = Faults(strict=config.strict, told=self._failed)
-        self._meter = Meter(given.metrics, partial(self._faults.note, "metrics"))
-        self._counters = Counters()
+        self._tally = Tally(self._hooks, given.metrics, strict=config.strict)
+        self._faults = self._tally.faults
         self._link = Link()
         self._gate = None if config.gate is None else FrameGate(config.gate)
         self._lock = threading.RLock()  # around the loop and the generator; a hook may come back
@@ -234,8 +233,8 @@ class EdgeClient:
             ),
             None if child else opening.open_spool(config, store, self._faults),
             serve=self._process,
-            on_result=partial(self._hooks.tell, self._faults, "on_result"),
-            on_drop=self._drop,
+            on_result=self._tally.told,
+            on_drop=self._tally.dropped,
             faults=self._faults,
             threads=config.upload_threads,
             pause=given.pause,
@@ -251,7 +250,7 @@ class EdgeClient:
             retrainer=retrainer,
             faults=self._faults,
             on_state_change=self._hooks.on_state_change,
-            on_swap=self._swapped,
+            on_swap=self._tally.swapped,
         )
         self._stale = False
         give_back()  # building an engine leaves a lot
@@ -287,10 +286,10 @@ class EdgeClient:
         try:
             served, answer = errand.serve(picture)
         finally:
-            self._uploaded(outcome)
+            self._tally.uploaded(outcome)
         learn = partial(self._learn, plan, errand)
         if plan.agent is not None and not self._behind.submit(learn, weight=errand.weight):
-            self._drop("behind", key)
+            self._tally.dropped("behind", key)
         compared = outcome.comparisons
         result = Result(
             labels=answer.labels,
@@ -309,8 +308,7 @@ class EdgeClient:
             skipped=outcome.skipped or None,
             key=key,
         )
-        self._counters.served(result)
-        self._measure(result)
+        self._tally.served(result, self._sender.waiting, self._link.uplink)
         return result
 
     def _plan(self) -> Plan:
@@ -327,9 +325,9 @@ class EdgeClient:
         outcome = errand.outcome
         calls, wire_bytes = outcome.calls, outcome.uploaded_wire_bytes
         errand.compare()
-        self._uploaded(outcome, calls, wire_bytes)
+        self._tally.uploaded(outcome, calls, wire_bytes)
         for reason in outcome.drops.elements():
-            self._drop(reason)
+            self._tally.dropped(reason)
         try:
             with self._lock:
                 if not self._loop_ended:
@@ -347,43 +345,6 @@ class EdgeClient:
             self._loop.close()
         finally:
             self._lock.release()
-
-    def _uploaded(self, outcome: Outcome, calls: int = 0, wire_bytes: int = 0) -> None:
-        """Count an outcome's uploads, but for those that were counted before."""
-        new, sent = outcome.calls - calls, outcome.uploaded_wire_bytes - wire_bytes
-        self._counters.uploaded(new, sent)
-        self._meter.incr("adacompress_uploads_total", new)
-        self._meter.incr("adacompress_wire_bytes_total", sent)
-
-    def _measure(self, result: Result) -> None:
-        meter = self._meter
-        meter.incr("adacompress_images_total", state=result.state.value)
-        meter.incr("adacompress_jpeg_bytes_total", result.bytes)
-        if result.fallback:
-            meter.incr("adacompress_fallbacks_total", reason=result.fallback)
-        for part, milliseconds in result.milliseconds.items():
-            meter.observe("adacompress_milliseconds", milliseconds, part=part)
-        if result.skipped:
-            meter.incr("adacompress_skips_total", what=result.skipped)
-        meter.gauge("adacompress_p_est", result.p_est)
-        meter.gauge("adacompress_waiting", self._sender.waiting)
-        uplink = self._link.uplink
-        if uplink is not None:
-            meter.gauge("adacompress_uplink_bytes_per_second", uplink)
-
-    def _drop(self, reason: str, key: str = "") -> None:
-        self._counters.dropped(reason)
-        self._meter.incr("adacompress_drops_total", reason=reason)
-        self._hooks.tell(self._faults, "on_drop", reason, key)
-
-    def _failed(self, part: str) -> None:
-        if part != "metrics":  # a sink that fails is not asked to note that
-            self._meter.incr("adacompress_failures_total", part=part)
-
-    def _swapped(self, old: str, new: str, reason: str) -> None:
-        give_back()
-        self._meter.incr("adacompress_swaps_total")
-        self._hooks.tell(self._faults, "on_swap", old, new, reason)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ photo = np.zeros((48, 64, 3), np.uint8)
 client = EdgeClient(EdgeConfig(store=sys.argv[1], backend=Service(), spool=True))
 client.process(photo)
 client.submit(photo, "a").result(20)
-with client._lock, client._sender._lock, client._counters._lock, client._sender._spool._lock:
+with client._lock, client._sender._lock, client._tally.counters._lock, client._sender._spool._lock:
     child = os.fork()  # at the worst moment
 if child == 0:
     threads = threading.active_count()

@@ -5,11 +5,15 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from edge_sdk.spool import Spool
 from model_store.errors import SchemaTooNew
@@ -141,6 +145,74 @@ def test_a_file_of_a_later_version_is_refused(path: Path, times: Times) -> None:
     with pytest.raises(SchemaTooNew, match="version 9"):
         open_spool(path, times)
     assert path.exists()
+
+
+KEYS = st.sampled_from("abc")
+
+
+class SpoolModel(RuleBasedStateMachine):
+    """A spool next to what it should hold; it may be closed and opened at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.times = Times()
+        self.pictures: dict[str, bytes] = {}
+        self.answers: dict[str, tuple[str, bool]] = {}
+        self.spool = self.opened()
+
+    def opened(self) -> Spool:
+        return open_spool(Path(self.folder.name) / "spool.sqlite", self.times)
+
+    @rule(key=KEYS, image=st.binary(max_size=20))
+    def put(self, key: str, image: bytes) -> None:
+        self.spool.put(key, image)
+        self.pictures.setdefault(key, image)
+
+    @rule(key=KEYS, text=st.text(max_size=5))
+    def settle(self, key: str, text: str) -> None:
+        self.spool.settle(key, {"key": text})
+        self.pictures.pop(key, None)
+        self.answers.setdefault(key, (text, False))
+
+    @rule(key=KEYS)
+    def delivered(self, key: str) -> None:
+        self.spool.delivered(key)
+        if key in self.answers:
+            self.answers[key] = (self.answers[key][0], True)
+
+    @rule(key=KEYS)
+    def remove(self, key: str) -> None:
+        self.spool.remove(key)
+        self.pictures.pop(key, None)
+
+    @rule(jump=st.floats(-1e9, 1e9))
+    def set_clock(self, jump: float) -> None:
+        self.times.wall += jump
+        assert self.spool.expire() == set()
+
+    @rule()
+    def reopen(self) -> None:
+        self.spool.close()
+        self.spool = self.opened()
+
+    @invariant()
+    def same(self) -> None:
+        assert dict(self.spool.waiting()) == {key: len(it) for key, it in self.pictures.items()}
+        assert all(self.spool.image(key) == image for key, image in self.pictures.items())
+        for key in "abc":
+            text = self.answers.get(key, (None, False))[0]
+            assert self.spool.answer(key) == (None if text is None else {"key": text})
+        left = sorted(text for text, told in self.answers.values() if not told)
+        assert sorted(one["key"] for one in self.spool.undelivered()) == left
+
+    def teardown(self) -> None:
+        self.spool.close()
+        self.folder.cleanup()
+
+
+SpoolModel.TestCase.settings = settings(max_examples=12, stateful_step_count=15, deadline=None)
+TestSpoolModel = SpoolModel.TestCase
 
 
 KILLED = """
