@@ -24,10 +24,11 @@ import numpy as np
 
 from edge_sdk import codec, opening
 from edge_sdk.aside import AsideRetrainer
+from edge_sdk.backends.base import Recognition
 from edge_sdk.behind import Behind, Worker
 from edge_sdk.cache import AgentCache, Load
 from edge_sdk.config import EdgeConfig
-from edge_sdk.errand import Errand, Plan
+from edge_sdk.errand import Errand, Outcome, Plan
 from edge_sdk.errors import ClosedError
 from edge_sdk.footprint import give_back
 from edge_sdk.gate import FrameGate
@@ -36,6 +37,7 @@ from edge_sdk.link import Link
 from edge_sdk.loop import Loop, OnStateChange, OnSwap
 from edge_sdk.metrics import MetricsSink
 from edge_sdk.outbox import Bounds, Outbox
+from edge_sdk.parcel import Parcel
 from edge_sdk.retrain import Retrainer
 from edge_sdk.sender import Sender, growing_pause
 from edge_sdk.states import Task
@@ -287,11 +289,21 @@ class EdgeClient:
             served, answer = errand.serve(picture)
         finally:
             self._tally.uploaded(outcome)
-        learn = partial(self._learn, plan, errand)
-        if plan.agent is not None and not self._behind.submit(learn, weight=errand.weight):
-            self._tally.dropped("behind", key)
+        if self._behind.inline:  # the result tells of everything
+            self._learn(plan, errand)
+        result = self._result(plan, outcome, served, answer, key)
+        if not self._behind.inline and plan.agent is not None:
+            learn = partial(self._learn, plan, errand)
+            if not self._behind.submit(learn, weight=errand.weight):
+                self._tally.dropped("behind", key)
+        self._tally.served(result, self._sender.waiting, self._link.uplink)
+        return result
+
+    def _result(
+        self, plan: Plan, outcome: Outcome, served: Parcel, answer: Recognition, key: str
+    ) -> Result:
         compared = outcome.comparisons
-        result = Result(
+        return Result(
             labels=answer.labels,
             rung=served.rung,
             as_is=served.as_is,
@@ -308,8 +320,6 @@ class EdgeClient:
             skipped=outcome.skipped or None,
             key=key,
         )
-        self._tally.served(result, self._sender.waiting, self._link.uplink)
-        return result
 
     def _plan(self) -> Plan:
         """Ask the loop what to do; serve the reference if it is occupied by something slow."""
@@ -317,6 +327,9 @@ class EdgeClient:
             return Plan(self._loop.state.state, Task.REFERENCE, None, fallback="busy")
         try:
             return self._loop.begin(self._rng)
+        except Exception as error:  # a mistake of the loop's must not cost an answer
+            self._faults.note("loop", error)
+            return Plan(self._loop.state.state, Task.REFERENCE, None, fallback="loop")
         finally:
             self._lock.release()
 
@@ -332,8 +345,8 @@ class EdgeClient:
             with self._lock:
                 if not self._loop_ended:
                     self._loop.finish(plan, outcome)
-        except Exception as error:  # what is learnt from a picture must not cost its answer
-            self._faults.note("behind", error)
+        except Exception as error:  # see _plan
+            self._faults.note("loop", error)
 
     def _end_loop(self, deadline: float) -> None:
         if not self._lock.acquire(timeout=max(_PATIENCE_S, deadline - time.monotonic())):

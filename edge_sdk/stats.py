@@ -37,8 +37,8 @@ class Result:
         skipped: what was spared: ``gate``, the upload (the last frame's answer is given, sizes are
             0); ``decision`` or ``looks``, because the link is faster; or None.
         fallback: why the reference was served although the state did not ask for it, or None:
-            ``no-agent``, ``store``, ``engine``, ``size`` (the service accepts no rung's sides) or
-            ``busy`` (the loop was occupied, and the picture did not wait).
+            ``no-agent``, ``store``, ``engine``, ``size`` (the service accepts no rung's sides),
+            ``busy`` (the loop was occupied, and the picture did not wait) or ``loop`` (it failed).
         key: the submitted picture's, or "".
     """
 
@@ -94,8 +94,8 @@ class Stats:
         wire_bytes: the requests that carried them.
         uploaded_wire_bytes: all requests.
         fallbacks: pictures served at the reference out of need, by reason (see ``Result``).
-        failures: by part: store, engine, memory, retrainer, comparison, behind, spool, link,
-            hook, metrics.
+        failures: by part: store, engine, memory, retrainer, loop, comparison, behind, spool,
+            link, hook, metrics.
         drops: what was given up, by reason. Comparisons: ``reference-upload``, ``trial-upload``
             and ``explored-upload`` failed, ``behind`` found no place. Submitted pictures: see
             ``edge_sdk.outbox``.

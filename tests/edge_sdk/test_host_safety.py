@@ -16,6 +16,7 @@ import pytest
 from edge_sdk.aside import AsideRetrainer
 from edge_sdk.backends.base import Recognition
 from edge_sdk.backends.guard import Guard, HttpPolicy
+from edge_sdk.behind import Inline
 from edge_sdk.client import EdgeClient
 from edge_sdk.config import EdgeConfig
 from edge_sdk.engine import OnnxEngine
@@ -134,6 +135,24 @@ def test_the_clock_jumps(device: Any) -> None:
         assert client.process(device.picture()).labels
     assert client.flush(10)
     assert not client.stats().failures
+
+
+@pytest.mark.parametrize("method", ["begin", "finish"])
+def test_the_loop_makes_a_mistake(
+    device: Any, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise AssertionError("cannot be")
+
+    for behind in (None, Inline()):
+        client = device.client(behind=behind)
+        monkeypatch.setattr(client._loop, method, broken)
+        result = client.process(device.picture())
+        assert result.labels[0].name == "cat"
+        assert result.fallback == ("loop" if method == "begin" else None)
+        assert client.flush(10)
+        assert client.stats().failures == {"loop": 1}
+        client.close()
 
 
 def test_the_spool_is_corrupt(device: Any) -> None:
