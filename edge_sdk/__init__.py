@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edge_sdk.agreement import compare
     from edge_sdk.backends import open_backend
     from edge_sdk.backends.base import Backend, Box, Capabilities, Label, Recognition
+    from edge_sdk.behind import Inline
     from edge_sdk.client import EdgeClient
     from edge_sdk.config import EdgeConfig
     from edge_sdk.errors import (
@@ -29,12 +30,15 @@ if TYPE_CHECKING:
         BackendTooLarge,
         BackendUnavailable,
         ClosedError,
+        DroppedError,
         EngineError,
         ImageError,
         ProviderMissing,
     )
     from edge_sdk.estimator import LoopParameters
+    from edge_sdk.hooks import Upload
     from edge_sdk.ladder import FULL, PAPER, REFERENCE, Ladder, Rung
+    from edge_sdk.metrics import LoggingSink, MetricsSink, PrometheusSink
     from edge_sdk.retrain import ChildProcessRetrainer, Retrainer, RetrainRequest, RetrainResult
     from edge_sdk.scenery import Signature
     from edge_sdk.states import State
@@ -60,14 +64,19 @@ __all__ = [
     "Capabilities",
     "ChildProcessRetrainer",
     "ClosedError",
+    "DroppedError",
     "EdgeClient",
     "EdgeConfig",
     "EngineError",
     "EnvironmentMissing",
     "ImageError",
+    "Inline",
     "Label",
     "Ladder",
+    "LoggingSink",
     "LoopParameters",
+    "MetricsSink",
+    "PrometheusSink",
     "ProviderMissing",
     "Recognition",
     "Result",
@@ -78,6 +87,7 @@ __all__ = [
     "Signature",
     "State",
     "Stats",
+    "Upload",
     "UsageError",
     "compare",
     "load_agent",
@@ -89,6 +99,7 @@ _HOMES = {
     "edge_sdk.agreement": ("compare",),
     "edge_sdk.backends": ("open_backend",),
     "edge_sdk.backends.base": ("Backend", "Box", "Capabilities", "Label", "Recognition"),
+    "edge_sdk.behind": ("Inline",),
     "edge_sdk.client": ("EdgeClient",),
     "edge_sdk.config": ("EdgeConfig",),
     "edge_sdk.errors": (
@@ -100,12 +111,15 @@ _HOMES = {
         "BackendTooLarge",
         "BackendUnavailable",
         "ClosedError",
+        "DroppedError",
         "EngineError",
         "ImageError",
         "ProviderMissing",
     ),
     "edge_sdk.estimator": ("LoopParameters",),
+    "edge_sdk.hooks": ("Upload",),
     "edge_sdk.ladder": ("FULL", "PAPER", "REFERENCE", "Ladder", "Rung"),
+    "edge_sdk.metrics": ("LoggingSink", "MetricsSink", "PrometheusSink"),
     "edge_sdk.retrain": ("ChildProcessRetrainer", "RetrainRequest", "RetrainResult", "Retrainer"),
     "edge_sdk.scenery": ("Signature",),
     "edge_sdk.states": ("State",),

@@ -21,6 +21,8 @@ __all__ = ["main"]
 
 SCHEMA = "adacompress.run/1"
 
+_CHOICES = ("store", "backend", "alias", "folder", "min_score", "provider", "seed")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command and return its exit code."""
@@ -35,15 +37,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--images", required=True, nargs="+", metavar="PATH", help="pictures, or folders of them"
     )
-    run.add_argument(
-        "--backend", required=True, metavar="SPEC", help="baidu://aip.baidubce.com, local:MODEL, …"
-    )
-    run.add_argument("--store", required=True, metavar="DIR", help="the folder of the agents")
-    run.add_argument("--alias", default="current", help="agent to begin with (%(default)s)")
+    run.add_argument("--backend", metavar="SPEC", help="baidu://aip.baidubce.com, local:MODEL, …")
+    run.add_argument("--store", metavar="DIR", help="the folder of the agents")
+    run.add_argument("--config", metavar="FILE", help="a TOML file of choices; ADACOMPRESS_CONFIG")
+    run.add_argument("--alias", help="agent to begin with (current)")
     run.add_argument("--folder", metavar="DIR", help="for transitions (beside the store)")
-    run.add_argument("--min-score", type=float, default=0.0, help="labels below do not count (0)")
-    run.add_argument("--provider", default="cpu", help="cpu, cuda or tensorrt (%(default)s)")
-    run.add_argument("--seed", type=int, default=0, help="of every random draw (%(default)s)")
+    run.add_argument("--min-score", type=float, help="labels below do not count (0)")
+    run.add_argument("--provider", help="cpu, cuda or tensorrt (cpu)")
+    run.add_argument("--seed", type=int, help="of every random draw (0)")
     run.add_argument("--json", action="store_true", help="print one JSON object")
     run.set_defaults(handler=_run)
     summary = "Tell whether this machine can run an agent."
@@ -57,22 +58,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from edge_sdk.behind import Inline
     from edge_sdk.client import EdgeClient  # Pillow and the engine's module: not for --help
     from edge_sdk.config import EdgeConfig
 
     paths = _pictures(arguments.images)
-    config = EdgeConfig(
-        store=arguments.store,
-        backend=arguments.backend,
-        alias=arguments.alias,
-        folder=arguments.folder,
-        min_score=arguments.min_score,
-        provider=arguments.provider,
-        seed=arguments.seed,
-    )
+    given = {name: getattr(arguments, name) for name in _CHOICES}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    config = EdgeConfig.load(arguments.config, **chosen)
     images: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
-    with EdgeClient(config) as client:
+    with EdgeClient(config, behind=Inline()) as client:  # nobody waits for the single answer
         try:
             for path, result, problem in _processed(client, paths):
                 if result is None:
@@ -158,7 +154,7 @@ def _summary(stats: Stats, skipped: int) -> Iterator[tuple[str, str]]:
     yield "sent bytes a picture", f"{stats.uploaded_wire_bytes / stats.images:,.0f}"
     yield "calls a picture", f"{stats.calls / stats.images:.3f}"
     yield "states", _counts(stats.states)
-    for name in ("fallbacks", "failures", "drops"):
+    for name in ("fallbacks", "skips", "failures", "drops"):
         counts = getattr(stats, name)
         if counts:
             yield name, _counts(counts)

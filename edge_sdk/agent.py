@@ -62,6 +62,9 @@ class Agent:
         scenery: name of the scenery it was trained on.
         signature: what that scenery looks like to the features, or None.
         probe: compares encodings with their original, or None.
+        plain: the trade-off certified for deciding without a look, where it is another one.
+        fixed: the rung that may be sent without any decision, by a certificate; None for the
+            reference.
     """
 
     id: str
@@ -70,6 +73,8 @@ class Agent:
     scenery: str = ""
     signature: Signature | None = None
     probe: Probe | None = None
+    plain: OperatingPoint | None = None
+    fixed: int | None = None
 
     @property
     def ladder(self) -> Ladder:
@@ -162,6 +167,8 @@ def load_agent(
         scenery=str(scenery.get("name", "")),
         signature=Signature.from_dict(signature) if signature else None,
         probe=_probe(stored, engine.ladder) if point.max_probes else None,
+        plain=_certified(manifest, lambda one: not one.max_probes and one.trade_off is not None),
+        fixed=getattr(_certified(manifest, lambda one: one.rung is not None), "rung", None),
     )
 
 
@@ -174,6 +181,11 @@ def _point(manifest: Manifest, max_probes: int | None) -> OperatingPoint:
             return point
     # Nothing is certified for fewer looks; the decision rule itself still holds.
     return replace(points[0], max_probes=max_probes, certified=False)
+
+
+def _certified(manifest: Manifest, fits: Callable[[OperatingPoint], bool]) -> OperatingPoint | None:
+    points = (OperatingPoint.from_dict(point) for point in manifest.operating_points)
+    return next((point for point in points if point.certified and fits(point)), None)
 
 
 def _probe(stored: StoredAgent, ladder: Ladder) -> Probe:

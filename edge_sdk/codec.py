@@ -27,7 +27,10 @@ from edge_sdk.errors import ImageError
 from edge_sdk.jpeg import without_metadata
 from edge_sdk.ladder import Rung
 
-__all__ = ["MAX_PIXELS", "Picture", "encode", "load", "scaled_size"]
+__all__ = ["MAX_PIXELS", "Picture", "Source", "as_file", "encode", "kept", "load", "scaled_size"]
+
+#: What a picture may be given as: a path, an encoded file, a PIL image, an array.
+Source = str | Path | bytes | Image.Image | np.ndarray[Any, Any]
 
 #: Largest picture that is decoded, in pixels: twice Pillow's own warning threshold is a bomb.
 MAX_PIXELS = 178_956_970
@@ -60,7 +63,7 @@ class Picture:
     jpeg: bytes | None = None
 
 
-def load(source: str | Path | bytes | Image.Image | np.ndarray[Any, Any]) -> Picture:
+def load(source: Source) -> Picture:
     """Read a picture from a path, encoded bytes, a PIL image or an array.
 
     EXIF rotation is applied, CMYK, grey, palette and 16-bit pictures become 8-bit RGB, alpha is
@@ -81,6 +84,40 @@ def load(source: str | Path | bytes | Image.Image | np.ndarray[Any, Any]) -> Pic
         return Picture(
             _upright_rgb(opened), without_metadata(data) if _is_plain_jpeg(opened) else None
         )
+
+
+def kept(source: Source) -> tuple[Source, int]:
+    """Return a picture to keep for later, and the bytes of memory that it takes.
+
+    Arrays and images are copied: a camera writes the next frame where it wrote this one. A path
+    stays a path.
+
+    Raises:
+        ImageError: the source is no picture at all.
+    """
+    if isinstance(source, np.ndarray):
+        return source.copy(), source.nbytes
+    if isinstance(source, Image.Image):
+        with _reading("The given image"):
+            return source.copy(), 4 * source.width * source.height  # Pillow pads a pixel to four
+    if isinstance(source, bytes):
+        return source, len(source)
+    if not isinstance(source, str | Path):
+        _read(source)
+    return source, 0
+
+
+def as_file(source: Source) -> bytes:
+    """Return a picture as a file that loses nothing: encoded ones as they are, others as PNG.
+
+    Raises:
+        ImageError: see :func:`load`; what an encoded file holds is not looked at.
+    """
+    if not isinstance(source, np.ndarray | Image.Image):
+        return _read(source)[0]
+    buffer = io.BytesIO()
+    load(source).image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def encode(image: Image.Image, rung: Rung) -> bytes:

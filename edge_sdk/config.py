@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from edge_sdk.agreement import METRICS
 from edge_sdk.backends.base import Backend
 from edge_sdk.engine import PROVIDERS
 from edge_sdk.estimator import TABLE_1, LoopParameters
 from edge_sdk.memory import MAX_TRANSITIONS
+from edge_sdk.outbox import POLICIES
+from edge_sdk.settings import PREFIX, read_settings
 from model_store.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +26,15 @@ __all__ = ["AgentStore", "EdgeConfig"]
 
 #: What may ring the alarm, see ``EdgeConfig.monitor``.
 MONITORS = ("features", "paper")
+_COUNTS = (
+    "retrain_after",
+    "explore_rungs",
+    "max_transitions",
+    "upload_threads",
+    "queue_images",
+    "queue_bytes",
+    "spool_bytes",
+)
 
 
 class AgentStore(Protocol):
@@ -73,6 +85,20 @@ class EdgeConfig:
         max_transitions: transitions kept, the oldest are dropped first.
         max_probes: looks at candidate encodings that this device can afford per picture, each about
             one engine run; None takes what the agent was certified with.
+        gate: largest distance of features at which a frame counts as unchanged and gets the last
+            uploaded one's answer, see ``edge_sdk.gate``; None looks at every frame by itself.
+        link_aware: decide, and look at candidates, only where the bytes saved are worth the
+            milliseconds on the measured uplink, see ``edge_sdk.link``; for who pays in time, not
+            by the byte.
+        upload_threads: submitted pictures that are uploaded at once.
+        queue_images: submitted pictures that may be in memory.
+        queue_bytes: bytes that they may have.
+        queue_full: what ``submit`` does then: ``block`` until there is place, ``drop-new`` or
+            ``drop-oldest``.
+        spool: submitted pictures wait on disk until they are answered, also while the link is
+            down or the device restarts.
+        spool_bytes: bytes that they may have there; beyond, ``queue_full`` holds.
+        spool_age_s: seconds after which a picture on disk is given up.
         seed: of every random draw.
         provider: where the engine runs, one of ``edge_sdk.engine.PROVIDERS``.
         strict: raise what would otherwise be counted and answered at the reference; for tests.
@@ -97,17 +123,61 @@ class EdgeConfig:
     explore_rungs: int = 1
     max_transitions: int = MAX_TRANSITIONS
     max_probes: int | None = None
+    gate: float | None = None
+    link_aware: bool = False
+    upload_threads: int = 2
+    queue_images: int = 64
+    queue_bytes: int = 64 * 1024 * 1024
+    queue_full: str = "block"
+    spool: bool = False
+    spool_bytes: int = 256 * 1024 * 1024
+    spool_age_s: float = 7 * 24 * 3600.0
     seed: int = 0
     provider: str = "cpu"
     strict: bool = False
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        **arguments: Any,
+    ) -> Self:
+        """Return what arguments say, else ``ADACOMPRESS_*``, else a TOML file, else the defaults.
+
+        Args:
+            path: the file, see ``edge_sdk.settings``; default is ``ADACOMPRESS_CONFIG``'s.
+            environ: default is this process's environment.
+            arguments: attributes by name.
+
+        Raises:
+            UsageError: a value is not allowed, or ``store`` or ``backend`` is named nowhere.
+        """
+        environ = os.environ if environ is None else environ
+        chosen = {**read_settings(cls, path, environ), **arguments}
+        for name in ("store", "backend"):
+            if chosen.get(name) in (None, ""):
+                raise UsageError(
+                    f"No {name} is chosen; give it as an argument, as {PREFIX}{name.upper()} or in "
+                    "a file."
+                )
+        return cls(**chosen)
 
     def __post_init__(self) -> None:
         self._check_choice("metric", METRICS)
         self._check_choice("monitor", MONITORS)
         self._check_choice("provider", tuple(PROVIDERS))
-        for name in ("retrain_after", "explore_rungs", "max_transitions"):
+        self._check_choice("queue_full", POLICIES)
+        for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; allowed is 1 or more.")
+        if self.gate is not None and not 0.0 < self.gate < 1.0:
+            raise UsageError(f"gate is {self.gate}; allowed is between 0 and 1, or None.")
+        if not 0.0 < self.spool_age_s < math.inf:
+            raise UsageError(
+                f"spool_age_s is {self.spool_age_s}; allowed is a finite number above 0."
+            )
         if self.max_probes is not None and self.max_probes < 0:
             raise UsageError(f"max_probes is {self.max_probes}; allowed is 0 or more, or None.")
         if self.max_transitions < self.retrain_after:

@@ -129,6 +129,7 @@ def open_session(model: bytes, provider: str = "cpu", threads: int = 1) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # provider fall-backs are reported by us, once
+    options.enable_mem_pattern = False  # plans one large block that is never given back
     wanted = [PROVIDERS[provider]]
     if provider != "cpu":
         wanted.append(PROVIDERS["cpu"])
@@ -136,12 +137,15 @@ def open_session(model: bytes, provider: str = "cpu", threads: int = 1) -> Any:
     # Naming a provider that this build lacks is a warning there and a sentence here.
     wanted = [name for name in wanted if name in onnxruntime.get_available_providers()]
     try:
-        return onnxruntime.InferenceSession(model, options, providers=wanted)
+        session = onnxruntime.InferenceSession(model, options, providers=wanted)
     except Exception as error:  # the runtime raises its own unrelated classes
         raise EngineError(
             f"The graph cannot be loaded ({len(model)} bytes: {error}). Load another version, or "
             "export it again."
         ) from error
+    if hasattr(session, "_model_bytes"):
+        session._model_bytes = None  # kept for a fall-back that is not used here
+    return session
 
 
 def _check_provider(session: Any, provider: str, strict: bool) -> str:

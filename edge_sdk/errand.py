@@ -1,4 +1,4 @@
-"""One picture's uploads: decide, encode, send, compare. No state outlives the picture.
+"""One picture's uploads: decide, encode, send; later compare. No state outlives the picture.
 
 Runs without the loop's lock, so that several pictures can be on their way at once.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -18,7 +19,12 @@ from edge_sdk.backends.base import Backend, Recognition
 from edge_sdk.codec import Picture
 from edge_sdk.errors import EngineError
 from edge_sdk.faults import Faults
+from edge_sdk.gate import FrameGate
+from edge_sdk.hooks import Hooks, Upload
+from edge_sdk.ladder import Rung
+from edge_sdk.link import Link
 from edge_sdk.parcel import Packer, Parcel
+from edge_sdk.policy import choose
 from edge_sdk.states import State, Task
 
 __all__ = ["Comparison", "Errand", "Outcome", "Plan"]
@@ -71,6 +77,7 @@ class Outcome:
         uploaded_wire_bytes: of all answered uploads.
         drops: comparisons given up, by reason.
         milliseconds: by part.
+        skipped: what was spared: ``gate`` (an upload), ``decision`` or ``looks``; or "".
     """
 
     fallback: str = ""
@@ -83,6 +90,7 @@ class Outcome:
     milliseconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("load", "decide", "encode", "upload"), 0.0)
     )
+    skipped: str = ""
 
 
 class Errand:
@@ -95,6 +103,10 @@ class Errand:
         agreement: (metric, min_score) of the comparison.
         explore_rungs: rungs tried when exploring.
         clock: seconds that only grow.
+        hooks: the host's.
+        link: what is known of the uplink.
+        link_aware: decide only where that gains time.
+        gate: passes over frames that did not change, or None.
     """
 
     def __init__(
@@ -106,6 +118,10 @@ class Errand:
         agreement: tuple[str, float],
         explore_rungs: int,
         clock: Callable[[], float],
+        hooks: Hooks | None = None,
+        link: Link | None = None,
+        link_aware: bool = False,
+        gate: FrameGate | None = None,
     ) -> None:
         self.outcome = Outcome(fallback=plan.fallback)
         self._plan = plan
@@ -114,8 +130,15 @@ class Errand:
         self._metric, self._min_score = agreement
         self._explore_rungs = explore_rungs
         self._clock = clock
+        self._hooks = hooks or Hooks()
+        self._link, self._link_aware = link or Link(), link_aware
+        self._gate = gate
         self._answers: dict[object, Recognition] = {}
         self._size = (0, 0)  # of the picture, which the caller's boxes are in
+        self._todo: Callable[[], None] | None = None
+        self._mode = "full"
+        self._first_look: float | None = None
+        self._decided = 0.0
 
     @contextlib.contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -126,26 +149,45 @@ class Errand:
         finally:
             self.outcome.milliseconds[part] += (self._clock() - begun) * 1000.0
 
-    def run(self, picture: Picture) -> tuple[Parcel, Recognition]:
-        """Serve the picture, then compare what the plan wants compared.
+    def serve(self, picture: Picture) -> tuple[Parcel, Recognition]:
+        """Serve the picture.
 
         Returns:
             The served upload and its answer.
 
         Raises:
-            BackendError: the served upload failed. Every other failure is counted only.
+            BackendError: the upload failed. Every other failure is counted only.
         """
         packer, self._size = Packer(picture, self._backend.capabilities), picture.image.size
-        rung = self._decide(picture, packer)
+        rung = self._fixed(packer)
+        if not self.outcome.skipped:
+            rung = self._decide(picture, packer)
         self._faults.check()  # strict: before anything is paid for
-        served = self._serve(packer, rung)
-        answer = self._send(served)
-        if rung is not None:
-            try:
-                self._compare(packer, rung, served, answer)
-            except Exception as error:  # labels are a by-product; the caller's answer is there
-                self._faults.note("comparison", error)
+        if (known := self._unchanged()) is not None:
+            return known
+        served, answer = self._send(self._serve(packer, rung), served=True)
+        try:
+            self._measure(rung, served, answer)
+        except Exception as error:  # a measurement must not cost the answer
+            self._faults.note("link", error)
+        if rung is not None and self._plan.task not in (Task.COMPRESSED, Task.REFERENCE):
+            self._todo = partial(self._compare, packer, rung, served, answer)
         return served, answer
+
+    @property
+    def weight(self) -> int:
+        """Bytes that the picture keeps in memory until :meth:`compare`; 0 if nothing is to do."""
+        return 4 * self._size[0] * self._size[1] if self._todo else 0  # Pillow pads a pixel to four
+
+    def compare(self) -> None:
+        """Compare what the plan wants compared; nothing is raised."""
+        todo, self._todo = self._todo, None
+        if todo is None:
+            return
+        try:
+            todo()
+        except Exception as error:  # labels are a by-product; the caller has the answer
+            self._faults.note("comparison", error)
 
     def _decide(self, picture: Picture, packer: Packer) -> int | None:
         """Return the index of the chosen rung, moved to one that the service accepts."""
@@ -155,9 +197,8 @@ class Errand:
         try:
             usable = packer.usable(agent.ladder)
             with self.timed("decide"):
-                decision = agent.decide(
-                    picture.image, packer.candidate, usable or None, self._plan.caution
-                )
+                decision = self._decision(agent, picture, packer, usable)
+                self._decided = self._clock()
             if not np.isfinite(decision.features).all():
                 raise EngineError(f"The engine of agent {agent.id} gave features not finite.")
             dearer = [index for index in usable if index >= decision.rung]
@@ -171,6 +212,68 @@ class Errand:
             return None
         return dearer[0] if dearer else usable[-1]
 
+    def _decision(
+        self, agent: Agent, picture: Picture, packer: Packer, usable: list[int]
+    ) -> Decision:
+        """Let the agent decide, with looks unless the link makes them a loss of time."""
+
+        def candidate(rung: Rung) -> tuple[bytes, float]:
+            if self._first_look is None:
+                self._first_look = self._clock()
+            return packer.candidate(rung)
+
+        if self._mode != "plain" or agent.plain is None:
+            return agent.decide(picture.image, candidate, usable or None, self._plan.caution)
+        decision = agent.decide(picture.image, None, usable or None, self._plan.caution)
+        self.outcome.skipped = "looks"
+        point = agent.plain.times(self._plan.caution)
+        return replace(decision, rung=int(choose(decision.scores, point)[0]))
+
+    def _fixed(self, packer: Packer) -> int | None:
+        """Return the rung to send without a decision, if that is what the link asks for."""
+        agent = self._plan.agent
+        if agent is None or not self._link_aware or self._plan.task is not Task.COMPRESSED:
+            return None
+        self._mode = self._link.mode(agent.id)
+        if self._mode != "fixed":
+            return None
+        self.outcome.skipped = "decision"
+        usable = packer.usable(agent.ladder)
+        return agent.fixed if agent.fixed in usable else None
+
+    def _unchanged(self) -> tuple[Parcel, Recognition] | None:
+        """Return the last upload and its answer if the frame did not change since."""
+        decision, agent = self.outcome.decision, self._plan.agent
+        if self._gate is None or decision is None or self._plan.task is not Task.COMPRESSED:
+            return None
+        assert agent is not None  # it has decided
+        known = self._gate.match(agent.id, decision.features)
+        if known is not None:
+            self.outcome.skipped = "gate"
+        return known
+
+    def _measure(self, rung: int | None, served: Parcel, answer: Recognition) -> None:
+        """Tell link and gate of an upload of the agent's own choice."""
+        milliseconds = self.outcome.milliseconds
+        self._link.uploaded(answer.wire_bytes, milliseconds["upload"] / 1000.0)
+        agent, decision = self._plan.agent, self.outcome.decision
+        if agent is None or decision is None or rung is None:
+            return
+        if self._gate is not None:
+            self._gate.uploaded(agent.id, decision.features, served, answer)
+        sizes = decision.scores.size_ratio
+        chosen = self._plan.task in (Task.COMPRESSED, Task.COMPRESSED_AND_REFERENCE)
+        if sizes is None or not chosen or self.outcome.skipped or served.as_is:
+            return
+        whole = len(served.jpeg) / float(sizes[0][rung])  # the reference, as predicted
+        fixed = whole if agent.fixed is None else whole * float(sizes[0][agent.fixed])
+        plain = None
+        if agent.plain is not None:
+            plain = fixed - whole * float(sizes[0][int(choose(decision.scores, agent.plain)[0])])
+        looks = 0.0 if self._first_look is None else self._decided - self._first_look
+        engine = milliseconds["decide"] / 1000.0 - looks
+        self._link.decided(agent.id, (engine, looks), fixed - len(served.jpeg), plain)
+
     def _serve(self, packer: Packer, rung: int | None) -> Parcel:
         agent, task = self._plan.agent, self._plan.task
         with self.timed("encode"):
@@ -179,22 +282,27 @@ class Errand:
                 return packer.reference()
             return packer.pack(agent.ladder[rung])
 
-    def _send(self, parcel: Parcel) -> Recognition:
-        """Upload, unless an upload of the same pixels was answered already."""
+    def _send(self, parcel: Parcel, *, served: bool) -> tuple[Parcel, Recognition]:
+        """Upload, unless an upload of the same pixels was answered already.
+
+        Returns:
+            What was sent, which the host may have changed, and the answer.
+        """
         known = self._answers.get(parcel.pixels)
         if known is not None:
-            return known
+            return parcel, known
+        sent = self._hooks.changed(self._faults, Upload(parcel.jpeg, parcel.rung, served))
         self.outcome.calls += 1
         with self.timed("upload"):
-            answer = self._backend.recognize(parcel.jpeg).at(self._size)
+            answer = self._backend.recognize(sent.jpeg).at(self._size)
         self.outcome.uploaded_wire_bytes += answer.wire_bytes
         self._answers[parcel.pixels] = answer
-        return answer
+        return replace(parcel, jpeg=sent.jpeg), answer
 
-    def _send_aside(self, parcel: Parcel, reason: str) -> Recognition | None:
+    def _send_aside(self, parcel: Parcel, reason: str) -> tuple[Parcel, Recognition] | None:
         try:
-            return self._send(parcel)
-        except Exception as error:  # see run: the caller's answer is there already
+            return self._send(parcel, served=False)
+        except Exception as error:  # see compare
             self._faults.log_once(reason, error)
             self.outcome.drops[reason] += 1
             return None
@@ -206,7 +314,7 @@ class Errand:
                     reference = packer.reference()
                 truth = self._send_aside(reference, "reference-upload")
                 if truth is not None:
-                    self._note(packer, rung, served, truth, answer)
+                    self._note(packer, rung, served, truth[1], answer)
             case Task.REFERENCE_AND_TRIAL:
                 self._try(packer, rung, answer, "trial-upload")
             case Task.REFERENCE_AND_EXPLORED:
@@ -216,8 +324,8 @@ class Errand:
         assert self._plan.agent is not None  # it has decided
         with self.timed("encode"):
             parcel = packer.pack(self._plan.agent.ladder[rung])
-        answer = self._send_aside(parcel, reason)
-        return None if answer is None else self._note(packer, rung, parcel, truth, answer)
+        tried = self._send_aside(parcel, reason)
+        return None if tried is None else self._note(packer, rung, tried[0], truth, tried[1])
 
     def _explore(self, packer: Packer, truth: Recognition) -> None:
         """Try a random rung, then bisect: agreed, a cheaper one; disagreed, a dearer one."""

@@ -15,7 +15,8 @@ BackendError
 │   └── BackendTooLarge      too many bytes or pixels
 └── BackendProtocol          an answer that is not of the service's dialect
 AdaCompressError
-└── ClosedError              a client used after ``close``
+├── ClosedError              a client used after ``close``
+└── DroppedError             a submitted picture that was given up; ``reason`` says why
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ __all__ = [
     "BackendTooLarge",
     "BackendUnavailable",
     "ClosedError",
+    "DroppedError",
     "EngineError",
     "ImageError",
     "ProviderMissing",
@@ -91,3 +93,11 @@ class BackendProtocol(BackendError):
 
 class ClosedError(AdaCompressError, RuntimeError):
     """A client was used after ``close``."""
+
+
+class DroppedError(AdaCompressError):
+    """A submitted picture was given up before it was answered; ``reason`` is what is counted."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

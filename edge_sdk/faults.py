@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
+from collections.abc import Callable
 
 __all__ = ["Faults"]
 
@@ -16,10 +17,14 @@ class Faults:
 
     Args:
         strict: :meth:`check` raises the first failure instead of forgetting it.
+        told: called with the part at every failure.
     """
 
-    def __init__(self, *, strict: bool = False) -> None:
+    def __init__(
+        self, *, strict: bool = False, told: Callable[[str], object] | None = None
+    ) -> None:
         self._strict = strict
+        self._told = told
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()  # guarded by _lock
         self._logged: set[tuple[str, type]] = set()  # guarded by _lock
@@ -31,6 +36,8 @@ class Faults:
             self._counts[part] += 1
             self._pending = self._pending or error
         self.log_once(part, error)
+        if self._told is not None:
+            self._told(part)
 
     def log_once(self, part: str, error: Exception) -> None:
         """Log a failure with its traceback, unless one of its kind was logged before."""

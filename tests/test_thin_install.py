@@ -27,12 +27,19 @@ ROOT = Path(__file__).parent.parent
 
 # Runs inside the clean environment: no torch there, a photo goes through a real engine.
 DEVICE = """
-import json, sys
+import json, os, sys
 from importlib.util import find_spec
 import numpy as np
 from PIL import Image
 from edge_sdk import EdgeClient, EdgeConfig, Label, Recognition
 from edge_sdk.backends.base import Capabilities
+
+def _resident():
+    try:
+        pages = int(open("/proc/self/statm").read().split()[1])
+    except OSError:
+        return 0.0  # nobody tells here
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 class Service:
     name, capabilities = "fake://", Capabilities(2**22, 1, 4096)
@@ -50,8 +57,14 @@ print(json.dumps({
     "labels": [label.name for label in result.labels],
     "rung": result.rung.name,
     "bytes": result.bytes,
+    "megabytes": _resident(),
 }))
 """
+
+# Distributions that ``pip install .[cpu]`` may bring, our own included.
+MOST_PACKAGES = 12
+#: Resident megabytes that a device may need before any picture of its own.
+MOST_MEGABYTES = 90
 
 
 class _Prefix(nn.Module):
@@ -83,6 +96,14 @@ def test_a_device_runs_a_published_agent_without_torch(tmp_path: Path) -> None:
     assert said["labels"] == ["cat"]
     assert said["rung"] in {rung.name for rung in FULL}
     assert said["bytes"] > 0
+    assert said["megabytes"] < MOST_MEGABYTES
+    assert len(_installed(python)) <= MOST_PACKAGES, _installed(python)
+
+
+def _installed(python: str) -> list[str]:
+    code = "import importlib.metadata as m; print(*(d.name for d in m.distributions()))"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    return sorted({*done.stdout.split()} - {"pip", "setuptools"})
 
 
 def _clean_environment(folder: Path) -> str:

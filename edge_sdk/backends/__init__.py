@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.metadata
 from collections.abc import Callable
 
 from edge_sdk.backends.base import Backend
@@ -64,7 +63,9 @@ def _factory(scheme: str) -> Factory:
     if scheme in _OWN:
         factory: Factory = importlib.import_module(_OWN[scheme]).open_spec
         return factory
-    for provided in importlib.metadata.entry_points(group=ENTRY_POINTS, name=scheme):
+    from importlib.metadata import entry_points  # 3 MB: only for a scheme that is not our own
+
+    for provided in entry_points(group=ENTRY_POINTS, name=scheme):
         plugin: Factory = provided.load()
         return plugin
     if scheme in _ELSEWHERE:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from edge_sdk.agent import Agent
 from edge_sdk.backends.base import Capabilities, Label, Recognition
+from edge_sdk.behind import Inline
 from edge_sdk.client import EdgeClient
 from edge_sdk.codec import encode
 from edge_sdk.config import EdgeConfig
@@ -199,8 +200,9 @@ class Device:
         return replace(defaults, **choices)
 
     def client(self, config: EdgeConfig | None = None, **choices: Any) -> EdgeClient:
-        """Return a client that is closed after the test."""
-        choices = {"retrainer": self.trainer, "load": self.shelf.build, **choices}
+        """Return a client that is closed after the test, and does everything at once."""
+        own = {"retrainer": self.trainer, "load": self.shelf.build, "behind": Inline()}
+        choices = {**own, **choices}
         self.clients.append(EdgeClient(config or self.config(), **choices))
         return self.clients[-1]
 

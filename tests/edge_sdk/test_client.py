@@ -311,6 +311,12 @@ def test_a_hook_may_ask_for_stats(device: Any) -> None:
         ("alpha", float("nan")),
         ("beta", float("inf")),
         ("seed", -1),
+        ("upload_threads", 0),
+        ("queue_images", 0),
+        ("queue_bytes", 0),
+        ("spool_bytes", 0),
+        ("queue_full", "explode"),
+        ("spool_age_s", float("inf")),
     ],
 )
 def test_impossible_choices_are_refused_by_name(field: str, value: Any) -> None:

@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_sdk import EdgeClient, EdgeConfig, LoopParameters, State, probe
+from edge_sdk.behind import Inline
 from edge_sdk.engine import SCHEMA, OnnxEngine
 from edge_sdk.ladder import PAPER
 from edge_sdk.preprocess import SPEC, spec_sha256
@@ -102,7 +103,7 @@ def test_the_loop_learns_the_night_from_a_child_and_returns_to_the_day(
     answer = f"""print('{{"agent": "{night}"}}')"""
     retrainer = ChildProcessRetrainer((sys.executable, "-c", answer))
     states = set()
-    with EdgeClient(config, retrainer=retrainer) as client:
+    with EdgeClient(config, retrainer=retrainer, behind=Inline()) as client:
         while client.stats().agent_id == day:
             result = client.process(device.picture("night"))
             states.add(result.state)

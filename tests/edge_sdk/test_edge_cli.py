@@ -131,3 +131,14 @@ def test_public_names_load_no_torch_onnx_or_runtime() -> None:
     command = [sys.executable, "-c", script]
     loaded = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert not {"torch", "torchvision", "onnx", "onnxruntime", "requests"} & set(loaded.split())
+
+
+def test_run_takes_its_choices_from_a_file(
+    photos: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "edge.toml"
+    file.write_text(f'backend = "{options[1]}"\nstore = "{options[3]}"\n')
+    assert main(["run", "--images", str(photos), "--config", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["stats"]["images"] == 3
+    assert main(["run", "--images", str(photos), "--store", "agents"]) == 2
+    assert "No backend is chosen" in capsys.readouterr().err

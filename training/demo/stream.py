@@ -19,6 +19,7 @@ from PIL import Image
 from edge_sdk import EdgeClient, EdgeConfig, Result
 from edge_sdk.agreement import compare
 from edge_sdk.backends.base import Backend, Label
+from edge_sdk.behind import Inline
 from edge_sdk.codec import encode
 from edge_sdk.ladder import REFERENCE
 from edge_sdk.retrain import Retrainer, RetrainRequest, RetrainResult
@@ -153,6 +154,7 @@ def run_stream(
     client = EdgeClient(
         config,
         retrainer=retrainer,
+        behind=Inline(),  # the same seed, the same events
         on_state_change=changed,
         on_swap=lambda _old, new, reason: note(f"agent {new}: {reason}"),
     )
