@@ -144,6 +144,7 @@ class EdgeClient:
                 drops=MappingProxyType(dict(counted.drops)),
                 states=MappingProxyType(dict(counted.states)),
                 swaps=loop.swaps,
+                alarms=MappingProxyType(dict(loop.alarms)),
                 retrainings=loop.retrainings,
                 state=loop.state.state,
                 agent_id=loop.agent_id,
@@ -193,13 +194,19 @@ class EdgeClient:
                 calls=outcome.calls,
                 milliseconds=outcome.milliseconds,
                 state=plan.state,
-                agent_id=plan.agent.id if plan.agent else None,
+                agent_id=_who(plan, outcome),
                 p_est=self._loop.state.p_est,
                 agreement=compared[0].agreement if compared else None,
                 fallback=outcome.fallback or None,
             )
             self._counters.add(result, outcome.drops)
             return result
+
+
+def _who(plan: Plan, outcome: Outcome) -> str | None:
+    """Return the id of the agent that decided, or of the one that was to."""
+    decided = outcome.decision.agent if outcome.decision else ""
+    return decided or (plan.agent.id if plan.agent else None)
 
 
 def _open_backend(backend: str | Backend) -> tuple[Backend, bool]:

@@ -14,10 +14,12 @@ import numpy as np
 
 from edge_sdk.agent import Agent, Decision
 from edge_sdk.agreement import compare
-from edge_sdk.backends.base import Backend, Recognition
+from edge_sdk.backends.base import Backend, Label, Recognition
+from edge_sdk.canaries import Canary
 from edge_sdk.codec import Picture
 from edge_sdk.errors import EngineError
 from edge_sdk.faults import Faults
+from edge_sdk.ladder import REFERENCE
 from edge_sdk.parcel import Packer, Parcel
 from edge_sdk.states import State, Task
 
@@ -39,6 +41,8 @@ class Plan:
         draw: random, in [0, 1): where exploration begins.
         fallback: why nobody looks, or "".
         caution: factor on the agent's trade-off.
+        lossless: the reference may be sent in its smallest entropy coding.
+        canary: a stored upload to ask about again, or None.
     """
 
     state: State
@@ -47,6 +51,8 @@ class Plan:
     draw: float = 0.0
     fallback: str = ""
     caution: float = 1.0
+    lossless: bool = False
+    canary: Canary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,10 @@ class Outcome:
         uploaded_wire_bytes: of all answered uploads.
         drops: comparisons given up, by reason.
         milliseconds: by part.
+        reference_wire_bytes: what the reference weighs as a request, or None if it was not encoded.
+        model_version: what the service says about its model, or None.
+        truth: the reference's upload and its answer, once both are there; else None.
+        canary: the answer to the canary, or None.
     """
 
     fallback: str = ""
@@ -83,6 +93,10 @@ class Outcome:
     milliseconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("load", "decide", "encode", "upload"), 0.0)
     )
+    reference_wire_bytes: int | None = None
+    model_version: str | None = None
+    truth: tuple[bytes, tuple[Label, ...]] | None = None
+    canary: tuple[Label, ...] | None = None
 
 
 class Errand:
@@ -135,7 +149,8 @@ class Errand:
         Raises:
             BackendError: the served upload failed. Every other failure is counted only.
         """
-        packer, self._size = Packer(picture, self._backend.capabilities), picture.image.size
+        packer = Packer(picture, self._backend.capabilities, lossless=self._plan.lossless)
+        self._size = picture.image.size
         rung = self._decide(picture, packer)
         self._faults.check()  # strict: before anything is paid for
         served = self._serve(packer, rung)
@@ -145,7 +160,18 @@ class Errand:
                 self._compare(packer, rung, served, answer)
             except Exception as error:  # labels are a by-product; the caller's answer is there
                 self._faults.note("comparison", error)
+        self._ask_canary()
+        if packer.known_reference is not None:
+            size = self._backend.wire_size(packer.known_reference)
+            self.outcome.reference_wire_bytes = size
         return served, answer
+
+    def _ask_canary(self) -> None:
+        if self._plan.canary is not None:
+            answer = self._send_aside(
+                Parcel(REFERENCE, self._plan.canary.jpeg), "canary-upload", ()
+            )
+            self.outcome.canary = None if answer is None else answer.labels
 
     def _decide(self, picture: Picture, packer: Packer) -> int | None:
         """Return the index of the chosen rung, moved to one that the service accepts."""
@@ -179,21 +205,23 @@ class Errand:
                 return packer.reference()
             return packer.pack(agent.ladder[rung])
 
-    def _send(self, parcel: Parcel) -> Recognition:
+    def _send(self, parcel: Parcel, pixels: object = None) -> Recognition:
         """Upload, unless an upload of the same pixels was answered already."""
-        known = self._answers.get(parcel.pixels)
+        pixels = parcel.pixels if pixels is None else pixels
+        known = self._answers.get(pixels)
         if known is not None:
             return known
         self.outcome.calls += 1
         with self.timed("upload"):
             answer = self._backend.recognize(parcel.jpeg).at(self._size)
         self.outcome.uploaded_wire_bytes += answer.wire_bytes
-        self._answers[parcel.pixels] = answer
+        self.outcome.model_version = answer.model_version
+        self._answers[pixels] = answer
         return answer
 
-    def _send_aside(self, parcel: Parcel, reason: str) -> Recognition | None:
+    def _send_aside(self, parcel: Parcel, reason: str, pixels: object = None) -> Recognition | None:
         try:
-            return self._send(parcel)
+            return self._send(parcel, pixels)
         except Exception as error:  # see run: the caller's answer is there already
             self._faults.log_once(reason, error)
             self.outcome.drops[reason] += 1
@@ -206,6 +234,7 @@ class Errand:
                     reference = packer.reference()
                 truth = self._send_aside(reference, "reference-upload")
                 if truth is not None:
+                    self.outcome.truth = (reference.jpeg, truth.labels)
                     self._note(packer, rung, served, truth, answer)
             case Task.REFERENCE_AND_TRIAL:
                 self._try(packer, rung, answer, "trial-upload")

@@ -27,7 +27,7 @@ class Result:
         calls: uploads tried for this picture.
         milliseconds: by part: load, decide, encode, upload.
         state: the loop's state when the picture arrived.
-        agent_id: who decided, or None.
+        agent_id: who decided or was to, or None.
         p_est: estimation probability after this picture.
         agreement: of the first comparison, or None if nothing was compared.
         fallback: why the reference was served although the state did not ask for it, or None:
@@ -64,6 +64,7 @@ class Stats:
         drops: comparisons given up because their upload failed, by reason.
         states: pictures by state.
         swaps: changes of the current agent.
+        alarms: by cause: scenery, backend (another model), noise (answers vary).
         retrainings: retrainings started.
         state: the loop's state now.
         agent_id: the current agent, or None.
@@ -81,6 +82,7 @@ class Stats:
     drops: Mapping[str, int]
     states: Mapping[str, int]
     swaps: int
+    alarms: Mapping[str, int]
     retrainings: int
     state: State
     agent_id: str | None

@@ -123,7 +123,8 @@ def _learn(store: Store, seen: Transitions, request: RetrainRequest) -> Training
     rng = np.random.default_rng(request.seed)
     confidence = int(prefix.get("confidence", 0))
     head, _ = fit_factored(observed, ladder, reward, rng=rng, confidence=confidence, base=base)
-    pictures = _one_row_a_picture(seen)
+    rows = _one_row_a_picture(seen)
+    pictures = seen.features[rows]
     point = operating_point(scores(head, pictures), request.target_accuracy)
     # There are no pictures to prove parity on, only features: the synthetic ones must do.
     engine = OnnxEngine(parent.file("engine"))
@@ -135,32 +136,35 @@ def _learn(store: Store, seen: Transitions, request: RetrainRequest) -> Training
         operating_point=point,
         inputs=inputs,
         expected=scores(head, engine.run(inputs).features),
-        facts=_facts(parent.manifest, seen, pictures, request),
+        facts=_facts(parent.manifest, seen, rows, request),
     )
 
 
 def _one_row_a_picture(seen: Transitions) -> np.ndarray:
     _, first = np.unique(np.array(seen.images, dtype=object).astype(str), return_index=True)
-    return seen.features[np.sort(first)]
+    return np.sort(first)
 
 
 def _facts(
-    parent: Manifest, seen: Transitions, pictures: np.ndarray, request: RetrainRequest
+    parent: Manifest, seen: Transitions, rows: np.ndarray, request: RetrainRequest
 ) -> dict[str, Any]:
+    palettes = None if seen.palettes is None else seen.palettes[rows]
     rng = np.random.default_rng(request.seed)
     return {
         "parent": parent.id,
         "reward": {"alpha": request.alpha, "beta": request.beta},
         "scenery": {
             "name": request.scenery,
-            "signature": Signature.from_features(pictures, rng).to_dict(),
+            "signature": Signature.from_features(
+                seen.features[rows], rng, palettes=palettes
+            ).to_dict(),
         },
         "backend": dict(parent.backend),
         "training": {
             "fingerprint": sha256_bytes("\n".join(sorted(seen.images)).encode()),
-            "photos": len(pictures),
-            "images": len(pictures),
-            "labels_bought": len(seen) + len(pictures),
+            "photos": len(rows),
+            "images": len(rows),
+            "labels_bought": len(seen) + len(rows),
             "seed": request.seed,
             "prefix": parent.training.get("prefix", {}),
         },
