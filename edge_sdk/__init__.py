@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         ProviderMissing,
     )
     from edge_sdk.estimator import LoopParameters
+    from edge_sdk.fleet import HttpRetrainer
     from edge_sdk.ladder import FULL, PAPER, REFERENCE, Ladder, Rung
     from edge_sdk.retrain import ChildProcessRetrainer, Retrainer, RetrainRequest, RetrainResult
     from edge_sdk.scenery import Signature
@@ -64,6 +65,7 @@ __all__ = [
     "EdgeConfig",
     "EngineError",
     "EnvironmentMissing",
+    "HttpRetrainer",
     "ImageError",
     "Label",
     "Ladder",
@@ -105,6 +107,7 @@ _HOMES = {
         "ProviderMissing",
     ),
     "edge_sdk.estimator": ("LoopParameters",),
+    "edge_sdk.fleet": ("HttpRetrainer",),
     "edge_sdk.ladder": ("FULL", "PAPER", "REFERENCE", "Ladder", "Rung"),
     "edge_sdk.retrain": ("ChildProcessRetrainer", "RetrainRequest", "RetrainResult", "Retrainer"),
     "edge_sdk.scenery": ("Signature",),

@@ -1,4 +1,4 @@
-"""``python -m training``: demo, fit, evaluate, retrain, ledger, cloud, assets."""
+"""``python -m training``: demo, fit, evaluate, retrain, serve, ledger, cloud, assets."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _COMMANDS = {
     "fit": "training.commands.fit",
     "evaluate": "training.commands.evaluate",
     "retrain": "training.retrain",
+    "serve": "training.serve.command",
     "ledger": "training.commands.ledger",
     "cloud": "training.cloud.command",
     "assets": "training.assets",

@@ -37,13 +37,14 @@ from training.learn.reward import Reward
 from training.parent import when_parent_ends
 from training.versions import versions
 
-__all__ = ["add_parser", "retrain"]
+__all__ = ["add_parser", "checked", "retrain"]
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``python -m training retrain``."""
     parser = commands.add_parser("retrain", help="learn a new scenery from a device's transitions")
     parser.add_argument("--request", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--max-memory", type=int, metavar="MIB", help="end when more is needed")
     parser.set_defaults(handler=_command)
 
 
@@ -57,7 +58,7 @@ def retrain(request: dict[str, Any]) -> Manifest:
         UsageError: the request or its transitions cannot be used.
         GateFailed: the fused engine differs from the trained head.
     """
-    wanted = _checked(request)
+    wanted = checked(request)
     store, seen = Store(wanted.store), read_transitions(wanted.memory)
     run = _learn(store, seen, wanted)
     return publish_run(run, store, aliases=[f"scenery/{wanted.scenery}"])[0]
@@ -71,7 +72,12 @@ def operating_point(predicted: Scores, target: float) -> OperatingPoint:
     return replace(point, note=f"{point.note} Re-trained on a device from partial labels.")
 
 
-def _checked(request: dict[str, Any]) -> RetrainRequest:
+def checked(request: dict[str, Any]) -> RetrainRequest:
+    """Read a request document.
+
+    Raises:
+        UsageError: it is none, or a value is not allowed.
+    """
     schema = request.get("schema") if isinstance(request, dict) else None
     if schema != SCHEMA:
         raise UsageError(f"The request's schema is {schema!r}, not {SCHEMA!r}.")
@@ -81,7 +87,7 @@ def _checked(request: dict[str, Any]) -> RetrainRequest:
             f"The request lacks {', '.join(missing)}; {SCHEMA!r} has {', '.join(names)}."
         )
     target = request["target_accuracy"]
-    if not 0.0 < target < 1.0:
+    if not isinstance(target, int | float) or not 0.0 < target < 1.0:
         raise UsageError(f"The target accuracy is {target}; allowed is above 0 and below 1.")
     return RetrainRequest(**{name: request[name] for name in names})
 
@@ -172,8 +178,20 @@ def _facts(
     }
 
 
+def _limit(mebibytes: int) -> None:
+    """Let this process fail for want of memory before its machine does, where that is possible."""
+    try:
+        import resource
+    except ImportError:  # not on every system
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (mebibytes * 2**20, hard))
+
+
 def _command(arguments: argparse.Namespace) -> int:
     when_parent_ends(lambda: os._exit(1))  # the device that asked is gone
+    if arguments.max_memory is not None:
+        _limit(arguments.max_memory)
     try:
         request = read_json(arguments.request)
     except (OSError, ValueError) as error:
