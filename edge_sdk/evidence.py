@@ -162,8 +162,9 @@ class Evidence:
 
     @property
     def judged(self) -> bool:
-        """Tell whether this answer completed a new agent's first verified window."""
-        return self.new and self.seen == self.parameters.n
+        """Tell whether this answer completed a new agent's first verified window, or spared it."""
+        early = self.failing and self.seen < self.parameters.n
+        return self.new and (early or self.seen == self.parameters.n)
 
     def verdict(self, agreements: Sequence[float]) -> Verdict:
         """Judge an agent on trial by its agreements so far: Wald's test of ``target``.
