@@ -34,6 +34,7 @@ from training.learn.bandit import Observations, fit_factored
 from training.learn.heads import scores
 from training.learn.operating import expected_point
 from training.learn.reward import Reward
+from training.limits import limit_memory
 from training.parent import when_parent_ends
 from training.versions import versions
 
@@ -178,20 +179,10 @@ def _facts(
     }
 
 
-def _limit(mebibytes: int) -> None:
-    """Let this process fail for want of memory before its machine does, where that is possible."""
-    try:
-        import resource
-    except ImportError:  # not on every system
-        return
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (mebibytes * 2**20, hard))
-
-
 def _command(arguments: argparse.Namespace) -> int:
     when_parent_ends(lambda: os._exit(1))  # the device that asked is gone
     if arguments.max_memory is not None:
-        _limit(arguments.max_memory)
+        limit_memory(arguments.max_memory)
     try:
         request = read_json(arguments.request)
     except (OSError, ValueError) as error:

@@ -57,7 +57,7 @@ class Sizes:
     """
 
     photos: int | None = None
-    views: int = 2
+    views: int = 3
     crops: int = 12
     segments: tuple[int, int, int] = (2000, 3000, 2000)
     stable: int = 20_000
@@ -348,7 +348,7 @@ def _photos(
 
 def _parts(paths: Sequence[Path], sizes: Sizes, seed: int) -> _Parts:
     every = views(paths, sizes.views, long_side=512, seed=seed, whole=False)
-    train, held, test = split_by_photo(every, (0.3, 0.4, 0.3), seed=seed)
+    train, held, test = split_by_photo(every, (0.25, 0.5, 0.25), seed=seed)
     photos = sorted({view.path for view in test})
     return _Parts(
         train, held, views(photos, sizes.crops, long_side=512, seed=seed + 1, whole=False)
