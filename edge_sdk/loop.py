@@ -53,8 +53,9 @@ __all__ = ["Loop", "OnStateChange", "OnSwap"]
 
 _log = logging.getLogger("edge_sdk")
 
-#: Of the last so many pictures, this many have to be the other scenery's before it is the current.
-_ROUTED, _MOSTLY = 24, 18
+#: Of the last so many pictures, this many have to be the other scenery's before it is the current;
+#: fewer than the last number are strays, which say nothing about that scenery.
+_ROUTED, _MOSTLY, _STRAYS = 24, 18, 6
 
 #: A task without its extra uploads.
 _PLAIN = {
@@ -105,6 +106,7 @@ class Loop:
         self._previous: Agent | None = None  # the agent before, to go back to
         self._other: Agent | None = None  # an agent of another scenery, decides about its pictures
         self._routed: deque[bool] = deque(maxlen=_ROUTED)
+        self._beside = Straying(None)  # watches the pictures that the other agent decides about
         self._service = BackendWatch(0 if self._paper else config.canaries, config.canary_every)
         self._allowance = Allowance(
             None if self._paper else config.max_extra_bytes, config.max_extra_calls, config.labels
@@ -196,7 +198,8 @@ class Loop:
     def _perform(self, action: Action) -> Sequence[Event]:
         match action.do:
             case Do.RANK:
-                recent = self._straying.last(self._config.loop.n if self._paper else WINDOWS[0])
+                watch = self._beside if sum(self._routed) >= _MOSTLY else self._straying
+                recent = watch.last(self._config.loop.n if self._paper else WINDOWS[0])
                 return [Ranked(self._agents.ranked(recent) if recent else ())]
             case Do.LOAD:
                 return self._load(action.agent)
@@ -263,6 +266,7 @@ class Loop:
         self._previous = self._agent if changed else self._previous
         self._agent, self._other = new, other
         self._routed.clear()
+        self._beside = Straying(other.signature if other else None)
         self.steering = self._steered()
         self._straying = self._watching()
 
@@ -379,11 +383,16 @@ class Loop:
         routed = self._other is not None and decision.agent == self._other.id
         if self._other is not None:
             self._routed.append(routed)
-        if routed:
-            if sum(self._routed) >= _MOSTLY:
-                self._return()
-        elif self._straying.see(Glimpse(decision.features, decision.palette)) and not self._paper:
+        watch = self._beside if routed else self._straying
+        strange = watch.see(Glimpse(decision.features, decision.palette))
+        if sum(self._routed) < _STRAYS:
+            self._beside.forget()
+        if self._paper:
+            return
+        if strange:
             self._feed(Strayed())
+        elif routed and sum(self._routed) >= _MOSTLY:
+            self._return()
 
     def _return(self) -> None:
         assert self._other is not None
@@ -434,7 +443,8 @@ class Loop:
 
     def _cause(self, cause: Event) -> str:
         """Tell why an alarm rang: other pictures, another model, or answers that vary."""
-        if isinstance(cause, Strayed) or (self._straying.suspicious and not self._paper):
+        strange = self._straying.suspicious or self._beside.suspicious
+        if isinstance(cause, Strayed) or (strange and not self._paper):
             return "scenery"
         if isinstance(cause, Changed) or self._service.suspicious:
             return "backend"

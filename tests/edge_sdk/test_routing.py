@@ -3,7 +3,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from edge_sdk.ladder import FULL
 from edge_sdk.routing import Pair, fits_beside
@@ -61,6 +63,17 @@ def test_the_agent_of_most_pictures_becomes_the_current_one(device: Any) -> None
     assert client.stats().agent_id == "day"
     assert {result.state for result in results} <= {State.INFERENCE, State.ESTIMATION}
     assert sum(result.calls for result in results) <= 40
+
+
+@pytest.mark.parametrize("centre", [80, 120, 160])
+def test_a_third_scenery_is_noticed_whichever_of_the_two_is_nearer(
+    device: Any, centre: int
+) -> None:
+    client = adapted(device)
+    for _ in range(45):
+        noise = device.rng.integers(-30, 31, (64, 96, 3))
+        client.process(Image.fromarray((centre + noise).astype(np.uint8)))
+    assert client.stats().alarms["scenery"] == 2
 
 
 def adapted(device: Any) -> Any:
