@@ -1,4 +1,4 @@
-"""``python -m training``: demo, fit, evaluate, retrain, ledger, cloud, assets."""
+"""``python -m training``: demo, fit, evaluate, reproduce, retrain, serve, ledger, cloud, assets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ _COMMANDS = {
     "demo": "training.demo.command",
     "fit": "training.commands.fit",
     "evaluate": "training.commands.evaluate",
+    "reproduce": "training.commands.reproduce",
     "retrain": "training.retrain",
+    "serve": "training.serve.command",
     "ledger": "training.commands.ledger",
     "cloud": "training.cloud.command",
     "assets": "training.assets",
