@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         ProviderMissing,
     )
     from edge_sdk.estimator import LoopParameters
+    from edge_sdk.fleet import HttpRetrainer
     from edge_sdk.hooks import Upload
     from edge_sdk.ladder import FULL, PAPER, REFERENCE, Ladder, Rung
     from edge_sdk.metrics import LoggingSink, MetricsSink, PrometheusSink
@@ -69,6 +70,7 @@ __all__ = [
     "EdgeConfig",
     "EngineError",
     "EnvironmentMissing",
+    "HttpRetrainer",
     "ImageError",
     "Inline",
     "Label",
@@ -117,6 +119,7 @@ _HOMES = {
         "ProviderMissing",
     ),
     "edge_sdk.estimator": ("LoopParameters",),
+    "edge_sdk.fleet": ("HttpRetrainer",),
     "edge_sdk.hooks": ("Upload",),
     "edge_sdk.ladder": ("FULL", "PAPER", "REFERENCE", "Ladder", "Rung"),
     "edge_sdk.metrics": ("LoggingSink", "MetricsSink", "PrometheusSink"),

@@ -17,6 +17,7 @@ from edge_sdk.codec import load
 from edge_sdk.engine import Engine, OnnxEngine, Scores
 from edge_sdk.errors import EngineError
 from edge_sdk.ladder import Ladder, Rung, ladder_from_dicts
+from edge_sdk.palette import palette_of
 from edge_sdk.policy import OperatingPoint, choose
 from edge_sdk.preprocess import to_input
 from edge_sdk.scenery import Signature
@@ -39,11 +40,15 @@ class Decision:
         rung: index into the agent's ladder.
         scores: of this picture, N = 1.
         probed: rungs that were encoded and looked at before.
+        palette: of the picture, see ``edge_sdk.palette``.
+        agent: id of the agent that decided.
     """
 
     rung: int
     scores: Scores
     probed: tuple[int, ...] = ()
+    palette: NDArray[np.float32] | None = None
+    agent: str = ""
 
     @property
     def features(self) -> NDArray[np.float32]:
@@ -97,9 +102,9 @@ class Agent:
             caution: factor on the trade-off, see ``edge_sdk.steering``.
         """
         scores = self.engine.run(to_input(image, self.engine.side))
-        point = self.operating_point.times(caution)
+        point, palette = self.operating_point.times(caution), palette_of(image)
         if self.probe is None or encode is None or not point.max_probes or point.trade_off is None:
-            return Decision(int(choose(scores, point)[0]), scores)
+            return Decision(int(choose(scores, point)[0]), scores, (), palette, self.id)
         assert scores.agreement is not None  # load_agent has checked that
         assert scores.size_ratio is not None
         rung, probed = climb(
@@ -110,7 +115,7 @@ class Agent:
             point.max_probes,
             usable,
         )
-        return Decision(rung, scores, probed)
+        return Decision(rung, scores, probed, palette, self.id)
 
     def _look(
         self, probe: Probe, original: NDArray[np.float32], encode: Encode, index: int

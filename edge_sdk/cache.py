@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-from numpy.typing import NDArray
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from edge_sdk.agent import Agent
 from edge_sdk.config import AgentStore
 from edge_sdk.faults import Faults
-from edge_sdk.scenery import Signature, rank
+from edge_sdk.scenery import Glimpse, Signature, rank
 from model_store.errors import AgentNotFound, CorruptAgent
 
 if TYPE_CHECKING:
@@ -77,8 +75,8 @@ class AgentCache:
         except Exception as error:  # a store mounted read-only serves all the same
             self._faults.note("store", error)
 
-    def ranked(self, features: NDArray[Any]) -> tuple[str, ...]:
-        """Return the agents whose scenery is near to recent pictures (N, D), nearest first."""
+    def ranked(self, recent: Sequence[Glimpse]) -> tuple[str, ...]:
+        """Return the agents whose scenery recent pictures may be of, the likeliest first."""
         try:
             names = self._store.ids()
         except Exception as error:  # see first
@@ -86,7 +84,7 @@ class AgentCache:
             return ()
         found = {name: self._signature(name) for name in names}
         known = {name: signature for name, signature in found.items() if signature is not None}
-        return tuple(match.id for match in rank(known, features) if match.within)
+        return tuple(match.id for match in rank(known, recent) if match.within)
 
     def next_scenery(self) -> str:
         """Return a name for a scenery that no agent was trained on."""

@@ -172,6 +172,7 @@ class EdgeClient:
             **self._tally.counters.snapshot(),
             failures=MappingProxyType(self._faults.counts()),
             swaps=loop.swaps,
+            alarms=MappingProxyType(dict(loop.alarms)),
             retrainings=loop.retrainings,
             state=loop.state.state,
             agent_id=loop.agent_id,
@@ -313,7 +314,7 @@ class EdgeClient:
             calls=outcome.calls,
             milliseconds=dict(outcome.milliseconds),
             state=plan.state,
-            agent_id=plan.agent.id if plan.agent else None,
+            agent_id=_who(plan, outcome),
             p_est=self._loop.state.p_est,
             agreement=compared[0].agreement if compared else None,
             fallback=outcome.fallback or None,
@@ -370,6 +371,12 @@ class _Given:
     load: Load | None
     pause: Callable[[int], float]
     metrics: MetricsSink | None
+
+
+def _who(plan: Plan, outcome: Outcome) -> str | None:
+    """Return the id of the agent that decided, or of the one that was to."""
+    decided = outcome.decision.agent if outcome.decision else ""
+    return decided or (plan.agent.id if plan.agent else None)
 
 
 #: Clients of this process, so that a forked child knows which to begin anew.

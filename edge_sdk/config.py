@@ -25,7 +25,7 @@ __all__ = ["AgentStore", "EdgeConfig"]
 
 
 #: What may ring the alarm, see ``EdgeConfig.monitor``.
-MONITORS = ("features", "paper")
+MONITORS = ("betting", "paper")
 _COUNTS = (
     "retrain_after",
     "explore_rungs",
@@ -73,8 +73,9 @@ class EdgeConfig:
         min_score: labels below it do not count when two answers are compared.
         metric: which of ``edge_sdk.agreement.METRICS`` is A.
         loop: n, p_0, ω, A_0, r_th (Table 1).
-        monitor: what rings the alarm: ``features``, agreement or a change of the features'
-            scenery, which costs no label; ``paper``, agreement alone as in section 3.5.
+        monitor: what rings the alarm: ``betting``, evidence that agreement fell below the target, a
+            change of scenery seen without any label, or a change of the service's model; ``paper``,
+            agreement alone as in section 3.5, without the caps on bytes and calls.
         alpha: weight of agreement in r = α·A − Δs + β.
         beta: offset of the reward.
         target_accuracy: agreement that a retrained agent's operating point has to promise.
@@ -102,6 +103,16 @@ class EdgeConfig:
         seed: of every random draw.
         provider: where the engine runs, one of ``edge_sdk.engine.PROVIDERS``.
         strict: raise what would otherwise be counted and answered at the reference; for tests.
+        delta: a false alarm by answers comes once in 1/delta verified ones at most, in the mean.
+        labels: share of the pictures that verifying and canaries may cost while all is well.
+        max_extra_calls: calls beyond one per picture in any 1,000 pictures, adapting included.
+        max_extra_bytes: share of the references' bytes that may be sent beyond them in any 1,000
+            pictures, adapting included.
+        canaries: uploads kept in this process and asked about again, to notice that the service
+            changed; 0 keeps none.
+        canary_every: pictures between two of them.
+        load_wait_s: seconds that a picture waits for an agent that is being loaded, before the
+            reference is served instead.
 
     Raises:
         UsageError: a value is not allowed.
@@ -114,7 +125,7 @@ class EdgeConfig:
     min_score: float = 0.0
     metric: str = "any_hit"
     loop: LoopParameters = TABLE_1
-    monitor: str = "features"
+    monitor: str = "betting"
     alpha: float = 1.0
     beta: float = 0.0
     target_accuracy: float = 0.95
@@ -135,6 +146,13 @@ class EdgeConfig:
     seed: int = 0
     provider: str = "cpu"
     strict: bool = False
+    delta: float = 1e-3
+    labels: float = 0.018
+    max_extra_calls: int = 250
+    max_extra_bytes: float = 0.02
+    canaries: int = 8
+    canary_every: int = 400
+    load_wait_s: float = 0.05
 
     @classmethod
     def load(
@@ -193,11 +211,26 @@ class EdgeConfig:
             )
         if not 0.0 <= self.steering < math.inf:
             raise UsageError(f"steering is {self.steering}; allowed is a finite number from 0 up.")
+        self._check_caps()
         for name in ("alpha", "beta"):
             if not math.isfinite(getattr(self, name)):
                 raise UsageError(f"{name} is {getattr(self, name)}; allowed is a finite number.")
         if self.seed < 0:
             raise UsageError(f"seed is {self.seed}; allowed is 0 or more.")
+
+    def _check_caps(self) -> None:
+        for name in ("delta", "labels"):
+            if not 0.0 < getattr(self, name) < 1.0:
+                raise UsageError(f"{name} is {getattr(self, name)}; allowed is between 0 and 1.")
+        for name in ("max_extra_calls", "max_extra_bytes", "canaries"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} is {getattr(self, name)}; allowed is 0 or more.")
+        if not 0.0 <= self.load_wait_s < math.inf:
+            raise UsageError(
+                f"load_wait_s is {self.load_wait_s}; allowed is a finite number from 0 up."
+            )
+        if self.canary_every < 1:
+            raise UsageError(f"canary_every is {self.canary_every}; allowed is 1 or more.")
 
     def _check_choice(self, name: str, allowed: tuple[str, ...]) -> None:
         if getattr(self, name) not in allowed:

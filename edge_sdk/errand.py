@@ -15,13 +15,14 @@ import numpy as np
 
 from edge_sdk.agent import Agent, Decision
 from edge_sdk.agreement import compare
-from edge_sdk.backends.base import Backend, Recognition
+from edge_sdk.backends.base import Backend, Label, Recognition
+from edge_sdk.canaries import Canary
 from edge_sdk.codec import Picture
 from edge_sdk.errors import EngineError
 from edge_sdk.faults import Faults
 from edge_sdk.gate import FrameGate
 from edge_sdk.hooks import Hooks, Upload
-from edge_sdk.ladder import Rung
+from edge_sdk.ladder import REFERENCE, Rung
 from edge_sdk.link import Link
 from edge_sdk.parcel import Packer, Parcel
 from edge_sdk.policy import choose
@@ -45,6 +46,8 @@ class Plan:
         draw: random, in [0, 1): where exploration begins.
         fallback: why nobody looks, or "".
         caution: factor on the agent's trade-off.
+        lossless: the reference may be sent in its smallest entropy coding.
+        canary: a stored upload to ask about again, or None.
     """
 
     state: State
@@ -53,6 +56,8 @@ class Plan:
     draw: float = 0.0
     fallback: str = ""
     caution: float = 1.0
+    lossless: bool = False
+    canary: Canary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,10 @@ class Outcome:
         uploaded_wire_bytes: of all answered uploads.
         drops: comparisons given up, by reason.
         milliseconds: by part.
+        reference_wire_bytes: what the reference weighs as a request, or None if it was not encoded.
+        model_version: what the service says about its model, or None.
+        truth: the reference's upload and its answer, once both are there; else None.
+        canary: the answer to the canary, or None.
         skipped: what was spared: ``gate`` (an upload), ``decision`` or ``looks``; or "".
     """
 
@@ -90,6 +99,10 @@ class Outcome:
     milliseconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("load", "decide", "encode", "upload"), 0.0)
     )
+    reference_wire_bytes: int | None = None
+    model_version: str | None = None
+    truth: tuple[bytes, tuple[Label, ...]] | None = None
+    canary: tuple[Label, ...] | None = None
     skipped: str = ""
 
 
@@ -158,7 +171,8 @@ class Errand:
         Raises:
             BackendError: the upload failed. Every other failure is counted only.
         """
-        packer, self._size = Packer(picture, self._backend.capabilities), picture.image.size
+        packer = Packer(picture, self._backend.capabilities, lossless=self._plan.lossless)
+        self._size = picture.image.size
         rung = self._fixed(packer)
         if not self.outcome.skipped:
             rung = self._decide(picture, packer)
@@ -172,6 +186,7 @@ class Errand:
             self._faults.note("link", error)
         if rung is not None and self._plan.task not in (Task.COMPRESSED, Task.REFERENCE):
             self._todo = partial(self._compare, packer, rung, served, answer)
+        self._weigh(packer)
         return served, answer
 
     @property
@@ -182,12 +197,23 @@ class Errand:
     def compare(self) -> None:
         """Compare what the plan wants compared; nothing is raised."""
         todo, self._todo = self._todo, None
-        if todo is None:
-            return
         try:
-            todo()
+            if todo is not None:
+                todo()
+            self._ask_canary()
         except Exception as error:  # labels are a by-product; the caller has the answer
             self._faults.note("comparison", error)
+
+    def _ask_canary(self) -> None:
+        if self._plan.canary is not None:
+            parcel = Parcel(REFERENCE, self._plan.canary.jpeg)
+            told = self._send_aside(parcel, "canary-upload", ())
+            self.outcome.canary = None if told is None else told[1].labels
+
+    def _weigh(self, packer: Packer) -> None:
+        if packer.known_reference is not None:
+            size = self._backend.wire_size(packer.known_reference)
+            self.outcome.reference_wire_bytes = size
 
     def _decide(self, picture: Picture, packer: Packer) -> int | None:
         """Return the index of the chosen rung, moved to one that the service accepts."""
@@ -282,13 +308,16 @@ class Errand:
                 return packer.reference()
             return packer.pack(agent.ladder[rung])
 
-    def _send(self, parcel: Parcel, *, served: bool) -> tuple[Parcel, Recognition]:
+    def _send(
+        self, parcel: Parcel, *, served: bool, pixels: object = None
+    ) -> tuple[Parcel, Recognition]:
         """Upload, unless an upload of the same pixels was answered already.
 
         Returns:
             What was sent, which the host may have changed, and the answer.
         """
-        known = self._answers.get(parcel.pixels)
+        pixels = parcel.pixels if pixels is None else pixels
+        known = self._answers.get(pixels)
         if known is not None:
             return parcel, known
         sent = self._hooks.changed(self._faults, Upload(parcel.jpeg, parcel.rung, served))
@@ -296,12 +325,15 @@ class Errand:
         with self.timed("upload"):
             answer = self._backend.recognize(sent.jpeg).at(self._size)
         self.outcome.uploaded_wire_bytes += answer.wire_bytes
-        self._answers[parcel.pixels] = answer
+        self.outcome.model_version = answer.model_version
+        self._answers[pixels] = answer
         return replace(parcel, jpeg=sent.jpeg), answer
 
-    def _send_aside(self, parcel: Parcel, reason: str) -> tuple[Parcel, Recognition] | None:
+    def _send_aside(
+        self, parcel: Parcel, reason: str, pixels: object = None
+    ) -> tuple[Parcel, Recognition] | None:
         try:
-            return self._send(parcel, served=False)
+            return self._send(parcel, served=False, pixels=pixels)
         except Exception as error:  # see compare
             self._faults.log_once(reason, error)
             self.outcome.drops[reason] += 1
@@ -314,11 +346,13 @@ class Errand:
                     reference = packer.reference()
                 truth = self._send_aside(reference, "reference-upload")
                 if truth is not None:
+                    self.outcome.truth = (truth[0].jpeg, truth[1].labels)
                     self._note(packer, rung, served, truth[1], answer)
             case Task.REFERENCE_AND_TRIAL:
                 self._try(packer, rung, answer, "trial-upload")
             case Task.REFERENCE_AND_EXPLORED:
                 self._explore(packer, answer)
+        self._weigh(packer)
 
     def _try(self, packer: Packer, rung: int, truth: Recognition, reason: str) -> float | None:
         assert self._plan.agent is not None  # it has decided

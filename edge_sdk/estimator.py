@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Literal, Self
 
 from model_store.errors import UsageError
 
@@ -92,6 +92,31 @@ class Estimator:
         window = (*self.window, agreement)[-self.parameters.n :]
         start = mean(window) if self.start is None else self.start
         return replace(self, window=window, start=start)
+
+    @property
+    def patience(self) -> int:
+        """Pictures looked at between an alarm and the ranking of cached agents.
+
+        The first few pictures of a new scenery ring the alarm, and a window with old ones in it is
+        near to no scenery.
+        """
+        return self.parameters.n
+
+    @property
+    def judged(self) -> bool:
+        """Tell whether a new agent was judged by this answer; the paper never takes one back."""
+        return False
+
+    def restarted(self, agreements: Sequence[float]) -> Self:
+        """Begin with an agent that these agreements got accepted."""
+        return self.started(self.parameters, agreements)
+
+    def verdict(self, agreements: Sequence[float]) -> Literal["passed", "failed", "open"]:
+        """Judge an agent on trial by n agreements, or by fewer once it cannot reach A_0."""
+        left = self.parameters.n - len(agreements)
+        if mean((*agreements, *(1.0 for _ in range(left)))) < self.parameters.A_0:
+            return "failed"
+        return "open" if left else "passed"
 
     @property
     def average(self) -> float | None:

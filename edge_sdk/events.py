@@ -8,6 +8,7 @@ from enum import StrEnum
 __all__ = [
     "Action",
     "Arrived",
+    "Changed",
     "Compared",
     "Do",
     "Event",
@@ -16,6 +17,7 @@ __all__ = [
     "Ranked",
     "RetrainFailed",
     "Retrained",
+    "Returned",
     "Strayed",
 ]
 
@@ -30,6 +32,7 @@ class Do(StrEnum):
     COLLECT = "collect"  # transitions are wanted; tell RetrainFailed if nobody can use them
     START = "start"  # start the retrainer, later tell Retrained or RetrainFailed
     FLUSH = "flush"  # forget all transitions
+    ROLL_BACK = "roll back"  # the named agent, the one before, becomes the current one again
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,13 @@ class Strayed:
 
 
 @dataclass(frozen=True, slots=True)
+class Changed:
+    """The service runs another model; ``what`` says how that was noticed."""
+
+    what: str = "the service's answers changed"
+
+
+@dataclass(frozen=True, slots=True)
 class Explored:
     """``count`` explored transitions were logged."""
 
@@ -90,8 +100,26 @@ class Retrained:
 
 
 @dataclass(frozen=True, slots=True)
+class Returned:
+    """Most pictures are again of the scenery of ``agent``, which was kept at hand."""
+
+    agent: str
+
+
+@dataclass(frozen=True, slots=True)
 class RetrainFailed:
     """The retrainer ended without an agent, or there is none."""
 
 
-Event = Arrived | Compared | Strayed | Explored | Ranked | LoadFailed | Retrained | RetrainFailed
+Event = (
+    Arrived
+    | Compared
+    | Strayed
+    | Changed
+    | Explored
+    | Ranked
+    | LoadFailed
+    | Retrained
+    | RetrainFailed
+    | Returned
+)

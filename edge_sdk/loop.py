@@ -7,21 +7,25 @@ loop.finish(plan, outcome)     # what was learnt from it
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edge_sdk.agent import Agent
+from edge_sdk.agent import Agent, Decision
+from edge_sdk.allowance import Allowance
+from edge_sdk.backends.base import Label
 from edge_sdk.cache import AgentCache
+from edge_sdk.canaries import BackendWatch, Canary
 from edge_sdk.config import EdgeConfig
 from edge_sdk.errand import Comparison, Outcome, Plan
 from edge_sdk.events import (
     Action,
     Arrived,
+    Changed,
     Compared,
     Do,
     Event,
@@ -30,18 +34,35 @@ from edge_sdk.events import (
     Ranked,
     Retrained,
     RetrainFailed,
+    Returned,
     Strayed,
 )
+from edge_sdk.evidence import Betting
 from edge_sdk.faults import Faults
+from edge_sdk.loading import Loading
 from edge_sdk.memory import Memory, Transition
 from edge_sdk.retrain import Retrainer, RetrainRequest
+from edge_sdk.routing import Pair, fits_beside
+from edge_sdk.scenery import Glimpse
 from edge_sdk.states import LoopState, State, Task, advance, reason_of
 from edge_sdk.steering import Steering
+from edge_sdk.straying import WINDOWS, Straying
 from model_store.errors import AdaCompressError
 
 __all__ = ["Loop", "OnStateChange", "OnSwap"]
 
 _log = logging.getLogger("edge_sdk")
+
+#: Of the last so many pictures, this many have to be the other scenery's before it is the current;
+#: fewer than the last number are strays, which say nothing about that scenery.
+_ROUTED, _MOSTLY, _STRAYS = 24, 18, 6
+
+#: A task without its extra uploads.
+_PLAIN = {
+    Task.COMPRESSED_AND_REFERENCE: Task.COMPRESSED,
+    Task.REFERENCE_AND_TRIAL: Task.REFERENCE,
+    Task.REFERENCE_AND_EXPLORED: Task.REFERENCE,
+}
 
 OnStateChange = Callable[[State, State, str], None]
 OnSwap = Callable[[str, str, str], None]
@@ -78,15 +99,29 @@ class Loop:
         self._faults = faults
         self._on_state_change = on_state_change
         self._on_swap = on_swap
+        self._paper = config.monitor == "paper"
         self._agent, self._no_agent = agents.first()
         self._trial: Agent | None = None
-        self._recent: deque[NDArray[np.float32]] = deque(maxlen=config.loop.n)
-        self._strange = 0  # pictures in a row whose window lay outside the current scenery
+        self._loading: Loading | None = None
+        self._previous: Agent | None = None  # the agent before, to go back to
+        self._other: Agent | None = None  # an agent of another scenery, decides about its pictures
+        self._routed: deque[bool] = deque(maxlen=_ROUTED)
+        self._beside = Straying(None)  # watches the pictures that the other agent decides about
+        self._service = BackendWatch(0 if self._paper else config.canaries, config.canary_every)
+        self._allowance = Allowance(
+            None if self._paper else config.max_extra_bytes, config.max_extra_calls, config.labels
+        )
+        self._images = 0
         self.steering = self._steered()
+        self._straying = self._watching()
         self.swaps = 0
         self.retrainings = 0
+        self._why = ""  # cause of the last alarm
+        #: Alarms by cause: scenery, backend, noise.
+        self.alarms: Counter[str] = Counter()
         first = self._agent.id if self._agent else ""
-        self.state = LoopState.start(first, config.loop, config.retrain_after)
+        parameters = config.loop if self._paper else self._betting()
+        self.state = LoopState.start(first, parameters, config.retrain_after)
 
     @property
     def agent_id(self) -> str | None:
@@ -99,21 +134,34 @@ class Loop:
         xi, draw = 1.0 - rng.random(), rng.random()
         if self._agent is None:
             return Plan(self.state.state, Task.REFERENCE, None, fallback=self._no_agent)
+        self._images += 1
         if self.state.running:
             self._poll()
+        self._poll_loading()
         self._feed(Arrived(xi))
-        now = self.state
+        now, task = self.state, self._affordable(self.state.task)
         if now.trial:
-            return Plan(now.state, now.task, self._trial, draw)
-        return Plan(now.state, now.task, self._agent, draw, caution=self.steering.caution)
+            # Until the agent on trial is loaded the current one looks, for its features.
+            plain = Task.REFERENCE if self._trial is None else task
+            return Plan(
+                now.state, plain, self._trial or self._agent, draw, lossless=not self._paper
+            )
+        agent = self._agent if self._other is None else Pair.of(self._agent, self._other)
+        caution, canary = self.steering.caution, None
+        if now.state is State.INFERENCE and self._allowance.affords(1, steady=True):
+            canary = self._service.due(self._images)
+        return Plan(
+            now.state, task, agent, draw, "", caution, lossless=not self._paper, canary=canary
+        )
 
     def finish(self, plan: Plan, outcome: Outcome) -> None:
         """Learn from a served picture."""
         if plan.agent is None:
             return
+        self._spent(plan, outcome)
+        self._check_service(plan, outcome)
         if outcome.decision is not None:
-            self._remember(outcome.decision.features)
-            self._watch()
+            self._see(outcome.decision)
         elif outcome.fallback == "engine":
             self._feed(LoadFailed(plan.agent.id))  # matters only if it is on trial
         if not outcome.comparisons:
@@ -129,6 +177,7 @@ class Loop:
 
     def close(self) -> None:
         """Give up a running retraining and close the memory."""
+        self._loading = None
         for part, thing in (("retrainer", self._retrainer), ("memory", self._memory)):
             if thing is not None:
                 self._guarded(part, thing.close)
@@ -144,17 +193,20 @@ class Loop:
             if self.state.state is not before.state:
                 self._changed(before, self.state.state, cause)
         if self.state.trial is None:
-            self._trial = None  # a rejected engine holds memory that a device may need
+            self._trial = self._loading = None  # a rejected engine holds memory that may be needed
 
     def _perform(self, action: Action) -> Sequence[Event]:
         match action.do:
             case Do.RANK:
-                return [Ranked(self._agents.ranked(np.stack(self._recent)) if self._recent else ())]
+                watch = self._beside if sum(self._routed) >= _MOSTLY else self._straying
+                recent = watch.last(self._config.loop.n if self._paper else WINDOWS[0])
+                return [Ranked(self._agents.ranked(recent) if recent else ())]
             case Do.LOAD:
-                self._trial = self._usable(action.agent)
-                return [] if self._trial else [LoadFailed(action.agent)]
+                return self._load(action.agent)
             case Do.ADOPT:
                 self._adopt()
+            case Do.ROLL_BACK:
+                self._roll_back(action.agent)
             case Do.COLLECT if self._retrainer is None or self._memory is None:
                 thing = "retrainer" if self._retrainer is None else "memory"
                 missing = AdaCompressError(f"Retraining is impossible: there is no {thing}.")
@@ -167,20 +219,60 @@ class Loop:
                 self._guarded("memory", self._memory.keep_last, keep)
         return []
 
-    def _usable(self, name: str) -> Agent | None:
-        if self._agent is not None and self._agent.id == name:
-            return self._agent
-        return self._agents.load(name)
+    def _load(self, name: str) -> Sequence[Event]:
+        self._trial = None
+        for known in (self._agent, self._previous, self._other):
+            if known is not None and known.id == name:
+                self._trial = known
+                return []
+        self._loading = Loading(lambda: self._agents.load(name), name)
+        return self._loaded()
+
+    def _loaded(self) -> Sequence[Event]:
+        """Take the agent on trial if it is loaded by now."""
+        if self._loading is None or not self._loading.wait(self._config.load_wait_s):
+            return []
+        self._trial, name, self._loading = self._loading.agent, self._loading.name, None
+        return [] if self._trial else [LoadFailed(name)]
+
+    def _poll_loading(self) -> None:
+        for event in self._loaded():
+            self._feed(event)
 
     def _adopt(self) -> None:
         new, old = self._trial, self._agent
         assert new is not None  # the machine adopts only what was loaded
         assert old is not None
-        self._agent, self._trial = new, None
+        beside = self._why == "scenery" and not self._paper and fits_beside(new, old)
+        self._become(new, old if beside else None)
+        self._trial = None
+        if new.id != old.id:  # else a false alarm: the current agent passed the test
+            self._swapped(old, f"fits scenery {new.scenery!r}" if new.scenery else "fits")
+
+    def _roll_back(self, name: str) -> None:
+        bad = self._agent
+        assert bad is not None
+        known = self._previous if self._previous and self._previous.id == name else None
+        old = known or self._agents.load(name)
+        if old is None:  # gone meanwhile: what is there is watched on
+            self.state = replace(self.state, agent=bad.id)
+            return
+        self._become(old, None)
+        self._swapped(bad, f"agent {bad.id} was worse in its first verified window")
+
+    def _become(self, new: Agent, other: Agent | None) -> None:
+        """Make an agent the current one, by one assignment; pictures under way keep theirs."""
+        changed = self._agent is not None and self._agent.id != new.id
+        self._previous = self._agent if changed else self._previous
+        self._agent, self._other = new, other
+        self._routed.clear()
+        self._beside = Straying(other.signature if other else None)
         self.steering = self._steered()
-        if new.id == old.id:
-            return  # a false alarm: the current agent passed the test
-        reason = f"fits scenery {new.scenery!r}" if new.scenery else "fits the scenery"
+        self._straying = self._watching()
+
+    def _swapped(self, old: Agent, reason: str) -> None:
+        assert self._agent is not None
+        new = self._agent
         self.swaps += 1
         self._agents.promote(new.id, reason)
         _log.info("swapped old=%s new=%s", old.id, new.id)
@@ -232,25 +324,85 @@ class Loop:
         target = point.target if point else None
         return Steering(self._config.steering, target or self._config.target_accuracy)
 
-    def _remember(self, features: NDArray[np.float32]) -> None:
-        if self._recent and self._recent[-1].shape != features.shape:
-            self._recent.clear()  # an agent of another prefix: not comparable
-        self._recent.append(features)
+    def _betting(self) -> Betting:
+        """Return the default monitor's parameters for the current agent's promise."""
+        point = self._agent.operating_point if self._agent else None
+        target = (point.target if point else None) or self._config.target_accuracy
+        loop = self._config.loop
+        defaults = Betting()
+        return replace(
+            defaults,
+            target=target,
+            A_0=min(loop.A_0 or defaults.A_0, target - 0.2 * (1.0 - target)),
+            poor=min(defaults.poor, 0.7 * target),
+            delta=self._config.delta,
+            share=min(defaults.share, self._config.labels),
+            r_th=loop.r_th,
+        )
 
-    def _watch(self) -> None:
-        """Tell that the scenery changed once windows lie outside it for n/2 pictures in a row.
-
-        A single window outside is one in a hundred even at home.
-        """
+    def _watching(self) -> Straying:
         signature = self._agent.signature if self._agent else None
-        if self._config.monitor == "paper" or signature is None:
+        return Straying(None if self._paper else signature)
+
+    def _affordable(self, task: Task) -> Task:
+        """Return the task, without its extra uploads where they would break a cap."""
+        if task not in _PLAIN:
+            return task
+        extra = self._config.explore_rungs if task is Task.REFERENCE_AND_EXPLORED else 1
+        steady = task is Task.COMPRESSED_AND_REFERENCE
+        return task if self._allowance.affords(extra, steady=steady) else _PLAIN[task]
+
+    def _spent(self, plan: Plan, outcome: Outcome) -> None:
+        self._allowance.used(
+            uploaded=outcome.uploaded_wire_bytes,
+            reference=outcome.reference_wire_bytes,
+            extra=max(0, outcome.calls - 1),
+            steady=plan.state in (State.INFERENCE, State.ESTIMATION),
+        )
+
+    def _check_service(self, plan: Plan, outcome: Outcome) -> None:
+        """Look whether the service changed: by its version, by a canary."""
+        if self._paper:
             return
-        full = len(self._recent) == self._recent.maxlen
-        strange = full and not signature.near(np.stack(self._recent))
-        self._strange = self._strange + 1 if strange else 0
-        if self._strange >= max(1, self._config.loop.n // 2):
-            self._strange = 0
+        changed = self._service.version(outcome.model_version)
+        if changed is None:
+            changed = self._check_canary(plan.canary, outcome.canary)
+        if changed is not None:
+            self._feed(Changed(changed))
+        elif outcome.truth is not None:
+            self._service.keep(*outcome.truth)
+
+    def _check_canary(self, canary: Canary | None, labels: tuple[Label, ...] | None) -> str | None:
+        if canary is None or labels is None or not self._service.asked(canary, labels):
+            return None
+        self._service.forget()
+        return "the service answers stored pictures otherwise than before"
+
+    def _see(self, decision: Decision) -> None:
+        """Take in what the current picture looks like; feed what follows from it."""
+        routed = self._other is not None and decision.agent == self._other.id
+        if self._other is not None:
+            self._routed.append(routed)
+        watch = self._beside if routed else self._straying
+        strange = watch.see(Glimpse(decision.features, decision.palette))
+        if sum(self._routed) < _STRAYS:
+            self._beside.forget()
+        if self._paper:
+            return
+        if strange:
             self._feed(Strayed())
+        elif routed and sum(self._routed) >= _MOSTLY:
+            self._return()
+
+    def _return(self) -> None:
+        assert self._other is not None
+        assert self._agent is not None
+        if self.state.state not in (State.INFERENCE, State.ESTIMATION):
+            return
+        old, new = self._agent, self._other
+        self._become(new, old)
+        self._feed(Returned(new.id))
+        self._swapped(old, "most pictures are of its scenery again")
 
     def _log(self, agent: Agent, outcome: Outcome) -> None:
         """Log transitions of the current agent's space; of another's they would teach nonsense."""
@@ -267,6 +419,7 @@ class Loop:
                 agreement=one.agreement,
                 size_ratio=one.size_ratio,
                 image=outcome.image,
+                palette=outcome.decision.palette,
             )
             for one in outcome.comparisons
         ]
@@ -278,11 +431,24 @@ class Loop:
 
     def _changed(self, before: LoopState, new: State, cause: Event) -> None:
         reason = reason_of(before, cause)
+        if new is State.QUERYING and before.state in (State.INFERENCE, State.ESTIMATION):
+            self._why = self._cause(cause)
+            self.alarms[self._why] += 1
+            reason = f"{reason}; cause: {self._why}"
         drawn = isinstance(cause, Arrived) and new is not State.QUERYING
         level = logging.DEBUG if drawn else logging.INFO
         _log.log(level, "state old=%s new=%s reason=%r", before.state, new, reason)
         if self._on_state_change is not None:
             self._guarded("hook", self._on_state_change, before.state, new, reason)
+
+    def _cause(self, cause: Event) -> str:
+        """Tell why an alarm rang: other pictures, another model, or answers that vary."""
+        strange = self._straying.suspicious or self._beside.suspicious
+        if isinstance(cause, Strayed) or (strange and not self._paper):
+            return "scenery"
+        if isinstance(cause, Changed) or self._service.suspicious:
+            return "backend"
+        return "noise"
 
     def _guarded(self, part: str, call: Callable[..., Any], *arguments: Any) -> None:
         try:

@@ -2,7 +2,7 @@
 
 SQLite in write-ahead mode, so that another process can read while the device writes, and a killed
 process loses nothing that was logged. The columns are a wire format, ``adacompress.memory/1``:
-``features`` is little-endian float32, the others are what their names say.
+``features`` and ``palette`` are little-endian float32, the others are what their names say.
 
     with contextlib.closing(Memory(folder / "memory.sqlite")) as memory:
         memory.append([Transition(features, rung=3, reward=0.7, agreement=1.0, ...)])
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,12 +34,13 @@ PRAGMA synchronous = NORMAL;
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS transitions (
     id INTEGER PRIMARY KEY, features BLOB NOT NULL, rung INTEGER NOT NULL, reward REAL NOT NULL,
-    agreement REAL NOT NULL, size_ratio REAL NOT NULL, image TEXT NOT NULL);
+    agreement REAL NOT NULL, size_ratio REAL NOT NULL, image TEXT NOT NULL,
+    palette BLOB NOT NULL DEFAULT x'');
 CREATE TABLE IF NOT EXISTS space (name TEXT NOT NULL);
 PRAGMA user_version = {_VERSION};
 COMMIT;
 """
-_COLUMNS = "features, rung, reward, agreement, size_ratio, image"
+_COLUMNS = "features, rung, reward, agreement, size_ratio, image, palette"
 _FLOAT32 = np.dtype("<f4")
 
 
@@ -54,6 +55,7 @@ class Transition:
         agreement: A in [0, 1].
         size_ratio: Δs, compressed over reference bytes.
         image: key of the picture; transitions of one picture share it.
+        palette: of the picture, see ``edge_sdk.palette``, or None.
     """
 
     features: NDArray[np.float32]
@@ -62,6 +64,7 @@ class Transition:
     agreement: float
     size_ratio: float
     image: str
+    palette: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -75,6 +78,7 @@ class Transitions:
         agreements: float64 (N,).
         size_ratios: float64 (N,).
         images: keys of the pictures.
+        palettes: float32 (N, B), or None if some picture has none.
     """
 
     features: NDArray[np.float32]
@@ -83,6 +87,7 @@ class Transitions:
     agreements: NDArray[np.float64]
     size_ratios: NDArray[np.float64]
     images: tuple[str, ...]
+    palettes: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -125,12 +130,13 @@ class Memory:
                 one.agreement,
                 one.size_ratio,
                 one.image,
+                b"" if one.palette is None else np.asarray(one.palette, dtype=_FLOAT32).tobytes(),
             )
             for one in transitions
         ]
         with self._connection:
             self._connection.executemany(
-                f"INSERT INTO transitions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", rows
+                f"INSERT INTO transitions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", rows
             )
             self._drop_all_but(self._max)
 
@@ -199,11 +205,17 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         _check_version(connection, path)
         connection.executescript(_TABLES)
+        if "palette" not in _columns(connection):
+            connection.execute("ALTER TABLE transitions ADD palette BLOB NOT NULL DEFAULT x''")
         connection.execute(f"SELECT {_COLUMNS} FROM transitions LIMIT 1").fetchone()
     except (sqlite3.Error, AdaCompressError):
         connection.close()
         raise
     return connection
+
+
+def _columns(connection: sqlite3.Connection) -> set[str]:
+    return {str(row[1]) for row in connection.execute("PRAGMA table_info(transitions)")}
 
 
 def _check_version(connection: sqlite3.Connection, path: str | Path) -> None:
@@ -223,8 +235,8 @@ def _move_aside(path: Path) -> None:
 
 def _arrays(connection: sqlite3.Connection) -> Transitions:
     rows = connection.execute(f"SELECT {_COLUMNS} FROM transitions ORDER BY id").fetchall()
-    blobs, rungs, rewards, agreements, ratios, images = (
-        zip(*rows, strict=True) if rows else ((),) * 6
+    blobs, rungs, rewards, agreements, ratios, images, colours = (
+        zip(*rows, strict=True) if rows else ((),) * 7
     )
     features = [np.frombuffer(blob, dtype=_FLOAT32) for blob in blobs]
     return Transitions(
@@ -234,4 +246,11 @@ def _arrays(connection: sqlite3.Connection) -> Transitions:
         agreements=np.array(agreements, dtype=np.float64),
         size_ratios=np.array(ratios, dtype=np.float64),
         images=tuple(images),
+        palettes=_stacked(colours),
     )
+
+
+def _stacked(blobs: Sequence[bytes]) -> NDArray[np.float32] | None:
+    if not blobs or not all(blobs) or len({len(blob) for blob in blobs}) > 1:
+        return None
+    return np.stack([np.frombuffer(blob, dtype=_FLOAT32) for blob in blobs])

@@ -98,6 +98,7 @@ class ChildProcessRetrainer:
     Args:
         command: the child's command line; ``--request FILE`` is appended.
         deadline_s: seconds after which a child is given up.
+        max_memory_mib: memory that the child may take; it is told by ``--max-memory``.
         clock: seconds that only grow.
     """
 
@@ -106,9 +107,11 @@ class ChildProcessRetrainer:
         command: Sequence[str] = (sys.executable, "-m", "training", "retrain"),
         *,
         deadline_s: float = _DEADLINE_S,
+        max_memory_mib: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._command = tuple(command)
+        limit = () if max_memory_mib is None else ("--max-memory", str(max_memory_mib))
+        self._command = (*command, *limit)
         self._deadline_s = deadline_s
         self._clock = clock
         self._child: subprocess.Popen[bytes] | None = None

@@ -1,17 +1,22 @@
-"""Scenery signatures: what the pictures that an agent was trained on look like to the features.
+"""Scenery signatures: what the pictures that an agent was trained on look like.
 
-A signature is the mean and spread of the training features, and how far a window of training
-pictures strays from that mean by chance. It ranks cached agents without a single label; whether an
-agent is any good is for labels to say. It is no drift alarm.
+A signature is the mean and the spread (a diagonal covariance) of the training pictures' features
+and of their palettes. It tells sceneries apart without a single label; whether an agent is any good
+is for labels to say.
 
-    signature = Signature.from_features(features, rng)
-    rank({"day-0123456789ab": signature}, recent_features)[0].within
+How strange a window of pictures is, is a two-sample test. The squared distance of its mean from the
+training mean, in spreads, is about ``scale · (1/window + 1/training) · χ²_f / f`` at home, with
+``scale`` and ``f`` measured on random windows of the training pictures; Wilson and Hilferty's cube
+root makes a standard normal score of it, and the scores of features and palettes are averaged.
+
+    signature = Signature.from_features(features, rng, palettes=palettes, groups=photos)
+    rank({"day-0123456789ab": signature}, recent)[0].within
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -19,43 +24,50 @@ from numpy.typing import NDArray
 
 from model_store.errors import UsageError
 
-__all__ = ["SLACK", "WINDOW", "Match", "Signature", "rank"]
+__all__ = ["STRANGE", "WINDOW", "Glimpse", "Match", "Signature", "Spread", "rank"]
 
-#: Pictures of a window. The mean of fewer strays too far by chance to tell sceneries apart.
-WINDOW = 20
+Array = NDArray[np.float64]
 
-#: How far beyond its radius a scenery is still tried. Trying a wrong agent costs a few labels,
-#: passing over the right one costs a whole retraining.
-SLACK = 1.5
+#: Pictures of the windows that a signature is calibrated on.
+WINDOW = 16
 
-#: The radius is this percentile of the distances of random training windows.
-_PERCENTILE = 99.0
-_RANDOM_WINDOWS = 500
+#: A window of this score or more is of another scenery. It is far beyond chance: pictures to come
+#: are never quite those of the training, and passing over the right agent costs a retraining.
+STRANGE = 10.0
 
+_RANDOM_WINDOWS = 300
 #: Spreads below this share of the average spread are raised to it: a feature that never moved in
 #: training would otherwise outvote all others when it first moves.
 _STD_FLOOR = 0.05
 _TINY = 1e-6
 _DIGITS = 5
+#: Degrees of freedom are kept within sense, whatever a tiny training set says.
+_FREEDOM = (1.0, 400.0)
+_Z_99 = 2.3263  # 99th percentile of the standard normal
+
+
+class Glimpse(NamedTuple):
+    """What was seen of one picture: its features (D,), and its palette or None."""
+
+    features: NDArray[Any]
+    palette: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Signature:
-    """Mean, spread and radius of one scenery's features.
+class Spread:
+    """Mean and spread of vectors, and how far windows of them stray by chance.
 
     Attributes:
         mean: float64 (D,).
         std: float64 (D,), floored, > 0.
-        radius: 99th percentile of the distances of random windows of the training features.
-        window: pictures in such a window.
-        n: training pictures behind it.
+        scale: mean of a random window's squared distance over what independence would give.
+        freedom: degrees of freedom of that distance.
     """
 
-    mean: NDArray[np.float64]
-    std: NDArray[np.float64]
-    radius: float
-    window: int
-    n: int
+    mean: Array
+    std: Array
+    scale: float = 1.0
+    freedom: float = 1.0
 
     def __post_init__(self) -> None:
         usable = (
@@ -64,84 +76,176 @@ class Signature:
             and self.mean.shape == self.std.shape
             and bool(np.isfinite(self.mean).all() and np.isfinite(self.std).all())
             and bool((self.std > 0).all())
-            and 0 <= self.radius < np.inf
-            and min(self.window, self.n) >= 1
+            and 0 < self.scale < np.inf
+            and 0 < self.freedom < np.inf
         )
         if not usable:
             raise UsageError(
-                f"A scenery signature has mean {self.mean.shape}, std {self.std.shape}, radius "
-                f"{self.radius}, window {self.window} and n {self.n}; allowed are equally long, "
-                "finite vectors, std > 0, radius >= 0, window and n of 1 or more."
+                f"A scenery signature has mean {self.mean.shape}, std {self.std.shape}, scale "
+                f"{self.scale} and freedom {self.freedom}; allowed are equally long, finite "
+                "vectors, std > 0, and a scale and a freedom above 0."
             )
 
     @classmethod
-    def from_features(
-        cls, features: NDArray[Any], rng: np.random.Generator, window: int = WINDOW
-    ) -> Self:
-        """Describe a scenery by the features of its pictures.
-
-        Args:
-            features: (N, D), N >= 2.
-            rng: draws the windows behind the radius.
-            window: pictures in a window; half of all if they are fewer than two windows.
-
-        Raises:
-            UsageError: fewer than two pictures, or a feature is not finite.
-        """
-        features = np.asarray(features, dtype=np.float64)
-        if features.ndim != 2 or len(features) < 2 or not np.isfinite(features).all():
-            raise UsageError(
-                f"A scenery signature needs finite features (N, D) of at least 2 pictures, not "
-                f"{features.shape}."
-            )
-        spread = features.std(axis=0)
-        floor = max(_STD_FLOOR * float(spread.mean()), _TINY)
-        signature = cls(
-            mean=features.mean(axis=0),
-            std=np.maximum(spread, floor),
-            radius=0.0,
-            window=window,
-            n=len(features),
+    def of(cls, vectors: Array, groups: NDArray[Any], rng: np.random.Generator) -> Self:
+        """Describe vectors (N, D) of pictures; those of one group are not independent."""
+        std = vectors.std(axis=0)
+        std = np.maximum(std, max(_STD_FLOOR * float(std.mean()), _TINY))
+        strayed = _strayed(vectors / std, groups, rng)
+        scale = max(float(strayed.mean()), _TINY)
+        freedom = 2.0 * scale**2 / max(float(strayed.var()), _TINY)
+        return cls(
+            mean=vectors.mean(axis=0),
+            std=std,
+            scale=scale,
+            freedom=float(np.clip(freedom, *_FREEDOM)),
         )
-        # Each window is measured from the mean of the other pictures, as a new one would be.
-        window = min(window, len(features) // 2)
-        strayed = []
-        for _ in range(_RANDOM_WINDOWS):
-            order = rng.permutation(len(features))
-            others = replace(signature, mean=features[order[window:]].mean(axis=0))
-            strayed.append(others.distance(features[order[:window]]))
-        return replace(signature, radius=float(np.percentile(strayed, _PERCENTILE)), window=window)
 
-    def distance(self, features: NDArray[Any]) -> float:
-        """Return the diagonal Mahalanobis distance of a window's mean, features (N, D).
+    def standardised(self, vectors: Array) -> Array:
+        """Return vectors (..., D) in spreads from the mean."""
+        return (vectors - self.mean) / self.std
 
-        It is the root mean square over D, so that it does not grow with the number of features.
-        """
-        strayed = (np.asarray(features, dtype=np.float64).mean(axis=0) - self.mean) / self.std
-        return float(np.sqrt(np.mean(np.square(strayed))))
+    def score(self, moved: NDArray[Any], count: float, training: int) -> float:
+        """Return a standardised window's normal score; ``count`` independent ones are in it."""
+        centre = moved.mean(axis=0)
+        squared = float(np.mean(np.square(centre)))
+        # A mixture of more extremes than training had: its mean strays farther by chance.
+        inner = float(np.mean(np.square(moved - centre))) * len(moved) / max(1, len(moved) - 1)
+        by_chance = self.scale * (max(1.0, inner) / count + 1.0 / training)
+        ninth = 2.0 / (9.0 * self.freedom)
+        return float((np.cbrt(squared / by_chance) - (1.0 - ninth)) / np.sqrt(ninth))
 
-    def near(self, features: NDArray[Any], slack: float = SLACK) -> bool:
-        """Tell whether a window of pictures (N, D) belongs to this scenery.
-
-        It does if its distance is at most the radius times ``slack``. The radius was measured
-        between windows and the other pictures; both means stray by chance, as the root of one over
-        their number, and here there are other numbers of pictures.
-        """
-        if features.shape[1] != self.mean.size:
-            return False
-        measured = 1.0 / self.window + 1.0 / max(1, self.n - self.window)
-        by_chance = ((1.0 / len(features) + 1.0 / self.n) / measured) ** 0.5
-        return bool(self.distance(features) <= self.radius * by_chance * slack)
+    def likelihood(self, vector: Array) -> float:
+        """Return one vector's log density up to a constant, a mean over its D entries."""
+        moved = self.standardised(vector)
+        return float(np.mean(-0.5 * np.square(moved) - np.log(self.std)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready mapping, rounded to five significant digits."""
         return {
             "mean": [_rounded(value) for value in self.mean],
             "std": [_rounded(value) for value in self.std],
-            "radius": _rounded(self.radius),
-            "window": self.window,
-            "n": self.n,
+            "scale": _rounded(self.scale),
+            "freedom": _rounded(self.freedom),
         }
+
+    @property
+    def percentile_99(self) -> float:
+        """What 99 of 100 random windows' squared distances stay below, over chance's."""
+        ninth = 2.0 / (9.0 * self.freedom)
+        return float(self.scale * (1.0 - ninth + _Z_99 * np.sqrt(ninth)) ** 3)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_dict` wrote."""
+        return cls(
+            mean=np.asarray(document["mean"], dtype=np.float64),
+            std=np.asarray(document["std"], dtype=np.float64),
+            scale=float(document.get("scale", 1.0)),
+            freedom=float(document["freedom"] if "freedom" in document else _freedom(document)),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Signature:
+    """One scenery's features and palettes.
+
+    Attributes:
+        features: their mean and spread.
+        palette: likewise, or None if nobody looked at colours.
+        n: independent training pictures behind it: photos, not views of them.
+    """
+
+    features: Spread
+    palette: Spread | None = None
+    n: int = 1
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise UsageError(f"A scenery signature has n {self.n}; allowed is 1 or more.")
+
+    @classmethod
+    def from_features(
+        cls,
+        features: NDArray[Any],
+        rng: np.random.Generator,
+        *,
+        palettes: NDArray[Any] | None = None,
+        groups: Sequence[Any] | None = None,
+    ) -> Self:
+        """Describe a scenery by its pictures.
+
+        Args:
+            features: (N, D), N >= 2.
+            rng: draws the windows behind scale and freedom.
+            palettes: (N, B) of the same pictures, or None.
+            groups: of each picture, the photo that it is a view of; default every one its own.
+
+        Raises:
+            UsageError: fewer than two pictures, or a value is not finite.
+        """
+        vectors = _checked(features)
+        named = np.arange(len(vectors)) if groups is None else _numbered(groups, len(vectors))
+        colours = None if palettes is None else _checked(palettes)
+        if colours is not None and len(colours) != len(vectors):
+            raise UsageError(
+                f"A scenery signature got {len(vectors)} pictures' features and "
+                f"{len(colours)} palettes; give one of each per picture."
+            )
+        return cls(
+            features=Spread.of(vectors, named, rng),
+            palette=None if colours is None else Spread.of(colours, named, rng),
+            n=len(np.unique(named)),
+        )
+
+    def knows(self, glimpse: Glimpse) -> bool:
+        """Tell whether a picture's features are comparable; another prefix's are not."""
+        return bool(glimpse.features.shape == self.features.mean.shape)
+
+    def moved(self, glimpse: Glimpse) -> Glimpse:
+        """Return a picture in spreads from the mean, float32."""
+        features = self.features.standardised(np.asarray(glimpse.features, dtype=np.float64))
+        colours = None
+        if self.palette is not None and glimpse.palette is not None:
+            colours = self.palette.standardised(glimpse.palette).astype(np.float32)
+        return Glimpse(features.astype(np.float32), colours)
+
+    def strangeness(self, window: Sequence[Glimpse]) -> float:
+        """Return the score of a window of pictures; at home it is about standard normal."""
+        return self.score([self.moved(one) for one in window])
+
+    def score(self, window: Sequence[Glimpse]) -> float:
+        """Return the score of pictures that :meth:`moved` returned.
+
+        Frames of a video resemble each other: the window counts for as many pictures as its
+        features' correlation from one to the next leaves it.
+        """
+        features = np.stack([one.features for one in window])
+        count = _independent(features)
+        scores = [self.features.score(features, count, self.n)]
+        colours = [one.palette for one in window if one.palette is not None]
+        if self.palette is not None and len(colours) == len(window):
+            scores.append(self.palette.score(np.stack(colours), count, self.n))
+        # Of independent scores this would be standard normal again.
+        return float(sum(scores) / np.sqrt(len(scores)))
+
+    def likelihood(self, glimpse: Glimpse) -> float:
+        """Return how well one picture fits, comparable between signatures of one prefix."""
+        found = self.features.likelihood(np.asarray(glimpse.features, dtype=np.float64))
+        if self.palette is None or glimpse.palette is None:
+            return found
+        return found + self.palette.likelihood(np.asarray(glimpse.palette, dtype=np.float64))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping; ``radius`` is the 99th percentile of ``window`` pictures."""
+        radius = np.sqrt(self.features.percentile_99 * _expected(self.n))
+        document = {
+            **self.features.to_dict(),
+            "n": self.n,
+            "window": _window(self.n),
+            "radius": _rounded(radius),
+        }
+        return document if self.palette is None else document | {"palette": self.palette.to_dict()}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
@@ -151,46 +255,112 @@ class Signature:
             UsageError: a key is missing or a value is not of its form.
         """
         try:
+            palette = document.get("palette")
             return cls(
-                mean=np.asarray(document["mean"], dtype=np.float64),
-                std=np.asarray(document["std"], dtype=np.float64),
-                radius=float(document["radius"]),
-                window=int(document["window"]),
+                features=Spread.from_dict(document),
+                palette=Spread.from_dict(palette) if palette else None,
                 n=int(document["n"]),
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UsageError(
                 f"A scenery signature cannot be read ({type(error).__name__}: {error}); it has "
-                "mean, std, radius, window and n."
+                "mean, std, scale, freedom and n, and perhaps a palette."
             ) from error
 
 
 class Match(NamedTuple):
-    """How well one cached agent's scenery fits: its id, the distance, and whether it is near."""
+    """How well one cached agent's scenery fits: its id, the score, and whether it is known."""
 
     id: str
-    distance: float
+    strangeness: float
     within: bool
 
 
-def rank(
-    signatures: Mapping[str, Signature], features: NDArray[Any], slack: float = SLACK
-) -> list[Match]:
-    """Rank sceneries by their distance to recent pictures, nearest first.
+def rank(signatures: Mapping[str, Signature], window: Sequence[Glimpse]) -> list[Match]:
+    """Rank sceneries by how strange recent pictures are to them, the most familiar first.
 
     Signatures of another feature width belong to another prefix and are left out.
 
     Args:
         signatures: agent id -> its scenery.
-        features: (N, D) of the recent pictures.
-        slack: see :meth:`Signature.near`.
+        window: the recent pictures, one at least.
     """
-    matches = [
-        Match(name, signature.distance(features), signature.near(features, slack))
+    scores = {
+        name: signature.strangeness(window)
         for name, signature in signatures.items()
-        if signature.mean.size == features.shape[1]
-    ]
-    return sorted(matches, key=lambda match: (match.distance, match.id))
+        if signature.knows(window[-1])
+    }
+    matches = [Match(name, score, score < STRANGE) for name, score in scores.items()]
+    return sorted(matches, key=lambda match: (match.strangeness, match.id))
+
+
+def _strayed(vectors: Array, groups: NDArray[Any], rng: np.random.Generator) -> Array:
+    """Return squared distances of random windows from the other groups' mean, over chance's."""
+    names, place = np.unique(groups, return_inverse=True)
+    window = _window(len(names))
+    members = [np.flatnonzero(place == name) for name in range(len(names))]
+    sums = np.stack([vectors[rows].sum(axis=0) for rows in members])
+    sizes = np.array([len(rows) for rows in members])
+    expected = _expected(len(names))
+    found = np.empty(_RANDOM_WINDOWS)
+    for index in range(_RANDOM_WINDOWS):
+        chosen = rng.permutation(len(names))
+        seen, others = chosen[:window], chosen[window:]
+        picked = [members[name][rng.integers(sizes[name])] for name in seen]
+        rest = sums[others].sum(axis=0) / max(1, sizes[others].sum())
+        found[index] = np.mean(np.square(vectors[picked].mean(axis=0) - rest)) / expected
+    return found
+
+
+def _independent(moved: NDArray[Any]) -> float:
+    """Return how many independent pictures a window (N, D) is worth, by its lag-1 correlation."""
+    if len(moved) < 3:
+        return float(len(moved))
+    inner = moved - moved.mean(axis=0)
+    power = float(np.mean(np.square(inner)))
+    if power <= _TINY:
+        return 1.0
+    # The mean was taken out of so few that independent pictures correlate by -1/N.
+    lag = float(np.mean(inner[1:] * inner[:-1])) / power + 1.0 / len(moved)
+    lag = min(max(lag, 0.0), 1.0)
+    return max(1.0, len(moved) * (1.0 - lag) / (1.0 + lag))
+
+
+def _window(n: int) -> int:
+    """Return how many of ``n`` pictures are in the windows that a signature is calibrated on."""
+    return max(1, min(WINDOW, n // 2))
+
+
+def _expected(n: int) -> float:
+    """Return the squared distance of such a window's mean from the others', if independent."""
+    return 1.0 / _window(n) + 1.0 / max(1, n - _window(n))
+
+
+def _freedom(document: Mapping[str, Any]) -> float:
+    """Return the degrees of freedom behind a radius: earlier signatures had nothing else."""
+    window, n = int(document["window"]), int(document["n"])
+    by_chance = 1.0 / window + 1.0 / max(1, n - window)
+    above = np.cbrt(float(document["radius"]) ** 2 / by_chance) - 1.0
+    root = (_Z_99 - np.sqrt(max(0.0, _Z_99**2 - 4.0 * above))) / 2.0
+    return float(np.clip(2.0 / (9.0 * max(root, _TINY) ** 2), *_FREEDOM))
+
+
+def _checked(vectors: NDArray[Any]) -> Array:
+    vectors = np.asarray(vectors, dtype=np.float64)
+    if vectors.ndim != 2 or len(vectors) < 2 or not np.isfinite(vectors).all():
+        raise UsageError(
+            f"A scenery signature needs finite features (N, D) of at least 2 pictures, not "
+            f"{vectors.shape}."
+        )
+    return vectors
+
+
+def _numbered(groups: Sequence[Any], count: int) -> NDArray[Any]:
+    if len(groups) != count:
+        raise UsageError(
+            f"A scenery signature got {count} pictures and {len(groups)} groups; give one each."
+        )
+    return np.unique(np.array([str(group) for group in groups]), return_inverse=True)[1]
 
 
 def _rounded(value: float) -> float:

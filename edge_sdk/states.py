@@ -10,9 +10,12 @@ Where the paper is silent:
 
 * agreement tells when an agent is too daring, never when it is too careful: a night agent is as
   accurate by day, only dear. So a change of the features alone also leads to querying;
-* after an alarm the device looks at n pictures before it ranks sceneries: the first few pictures
+* a change of the service's model leads there too;
+* after an alarm the paper's monitor looks at n pictures before it ranks sceneries: the first few
   of a new scenery ring the alarm, and a window with old ones in it is near to no scenery;
 * a tested agent is given up as soon as it can no longer reach A_0;
+* the default monitor takes a retrained agent back if its first verified window is worse than the
+  old agent's was, or than A_0 if that is not known of this scenery;
 * when retraining itself fails (no trainer, or it crashed) the device rests at the reference and
   buys no labels, then looks for a cached agent again instead of paying double for ever.
 
@@ -29,6 +32,7 @@ from edge_sdk.estimator import TABLE_1, Estimator, LoopParameters, mean
 from edge_sdk.events import (
     Action,
     Arrived,
+    Changed,
     Compared,
     Do,
     Event,
@@ -37,8 +41,10 @@ from edge_sdk.events import (
     Ranked,
     Retrained,
     RetrainFailed,
+    Returned,
     Strayed,
 )
+from edge_sdk.evidence import Betting, Evidence
 
 __all__ = ["LoopState", "State", "Task", "Trial", "advance", "reason_of"]
 
@@ -89,12 +95,13 @@ class LoopState:
         rest: pictures until cached agents are ranked, the ranking one included; they are served
             at the reference alone, after an alarm and after a failed retraining.
         failures: failed retrainings in a row.
+        predecessor: the agent before a retrained one, "" for none.
+        bar: mean agreement below which the retrained one is taken back.
     """
 
     agent: str
-    parameters: LoopParameters
     retrain_after: int
-    estimator: Estimator
+    estimator: Estimator | Evidence
     state: State = State.INFERENCE
     trial: Trial | None = None
     candidates: tuple[str, ...] = ()
@@ -102,18 +109,31 @@ class LoopState:
     running: bool = False
     rest: int = 0
     failures: int = 0
+    predecessor: str = ""
+    bar: float = 0.0
 
     @classmethod
     def start(
-        cls, agent: str, parameters: LoopParameters = TABLE_1, retrain_after: int = 128
+        cls, agent: str, parameters: LoopParameters | Betting = TABLE_1, retrain_after: int = 128
     ) -> LoopState:
-        """Return the state that a device begins in: inference, nothing observed."""
-        return cls(
-            agent=agent,
-            parameters=parameters,
-            retrain_after=retrain_after,
-            estimator=Estimator(parameters),
-        )
+        """Return the state that a device begins in: inference, nothing observed.
+
+        Args:
+            agent: its id.
+            parameters: Table 1's for the paper's monitor, ``Betting`` for the default one.
+            retrain_after: see the class.
+        """
+        estimator: Estimator | Evidence
+        if isinstance(parameters, LoopParameters):
+            estimator = Estimator(parameters)
+        else:
+            estimator = Evidence(parameters)
+        return cls(agent=agent, retrain_after=retrain_after, estimator=estimator)
+
+    @property
+    def parameters(self) -> LoopParameters | Betting:
+        """The monitor's parameters."""
+        return self.estimator.parameters
 
     @property
     def p_est(self) -> float:
@@ -153,8 +173,11 @@ def advance(now: LoopState, event: Event) -> Step:
             return _tested(now, now.trial, event)
         case Compared() if now.state in (State.INFERENCE, State.ESTIMATION):
             return _estimated(now, event)
-        case Strayed() if now.state in (State.INFERENCE, State.ESTIMATION):
+        case Strayed() | Changed() if now.state in (State.INFERENCE, State.ESTIMATION):
             return _alarmed(now)
+        case Returned(agent=agent) if now.state in (State.INFERENCE, State.ESTIMATION):
+            # It was tested when it was adopted; the estimator watches it from the beginning.
+            return replace(now, agent=agent, estimator=now.estimator.restarted(())), ()
         case Explored(count=count) if now.task is Task.REFERENCE_AND_EXPLORED:
             return _explored(now, count)
         case Ranked(agents=agents) if now.ranking:
@@ -187,13 +210,23 @@ def _estimated(now: LoopState, event: Compared) -> Step:
     # when the loop is back in inference, where it counts all the same.
     if event.agent != now.agent:
         return now, ()
-    watched = replace(now, estimator=now.estimator.observe(event.agreement))
-    return _alarmed(watched) if watched.estimator.failing else (watched, ())
+    estimator = now.estimator.observe(event.agreement)
+    watched = replace(now, estimator=estimator)
+    if estimator.judged and now.predecessor and mean(estimator.window) < now.bar:
+        return _rolled_back(watched)
+    return _alarmed(watched) if estimator.failing else (watched, ())
 
 
 def _alarmed(now: LoopState) -> Step:
-    looking = replace(now, state=State.QUERYING, rest=now.parameters.n + 1)
+    looking = replace(now, state=State.QUERYING, rest=now.estimator.patience + 1)
     return looking, (Action(Do.TRIM),)
+
+
+def _rolled_back(now: LoopState) -> Step:
+    old = now.predecessor
+    again = replace(now, agent=old, predecessor="", estimator=now.estimator.restarted(()))
+    looking, actions = _alarmed(again)
+    return looking, (Action(Do.ROLL_BACK, old), *actions)
 
 
 def _tested(now: LoopState, trial: Trial, event: Compared) -> Step:
@@ -211,12 +244,9 @@ def _tested(now: LoopState, trial: Trial, event: Compared) -> Step:
 
 
 def _verdict(now: LoopState, trial: Trial) -> Literal["passed", "failed", "open"]:
-    left = now.parameters.n - len(trial.agreements)
-    best_possible = mean((*trial.agreements, *(1.0 for _ in range(left))))
-    if best_possible < now.parameters.A_0:
-        return "failed"
-    if left:
-        return "open"
+    found = now.estimator.verdict(trial.agreements)
+    if found != "passed":
+        return found
     # Only a retrained agent has to earn the reward threshold as well (section 3.5.4).
     poor = now.state is State.RETRAINING and mean(trial.rewards) <= now.parameters.r_th
     return "failed" if poor else "passed"
@@ -225,9 +255,14 @@ def _verdict(now: LoopState, trial: Trial) -> Literal["passed", "failed", "open"
 def _adopt(now: LoopState, trial: Trial) -> Step:
     adopt = Action(Do.ADOPT, trial.agent)
     actions = (adopt, Action(Do.FLUSH)) if now.state is State.RETRAINING else (adopt,)
-    begun = LoopState.start(trial.agent, now.parameters, now.retrain_after)
-    estimator = Estimator.started(now.parameters, trial.agreements)
-    return replace(begun, estimator=estimator), actions
+    estimator = now.estimator.restarted(trial.agreements)
+    begun = LoopState(agent=trial.agent, retrain_after=now.retrain_after, estimator=estimator)
+    if now.state is State.QUERYING or trial.agent == now.agent:
+        return begun, actions
+    # What the old agent reached before the scenery changed says nothing about this one.
+    known = now.estimator.average if now.estimator.failing else None
+    bar = now.parameters.A_0 if known is None else known
+    return replace(begun, predecessor=now.agent, bar=bar), actions
 
 
 def _rejected(now: LoopState) -> Step:
@@ -257,6 +292,11 @@ def _rest(now: LoopState) -> LoopState:
     return replace(now, running=False, missing=0, rest=pictures, failures=now.failures + 1)
 
 
+def _promise(now: LoopState) -> float:
+    chosen = now.parameters
+    return chosen.target if isinstance(chosen, Betting) else chosen.A_0
+
+
 def reason_of(before: LoopState, cause: Event) -> str:
     """Return in words why ``cause`` changed the state ``before``."""
     match cause:
@@ -266,8 +306,10 @@ def reason_of(before: LoopState, cause: Event) -> str:
             return f"drew {xi:.3f}, p_est {before.p_est:.3f}"
         case Strayed():
             return "the pictures left the agent's scenery"
+        case Changed(what=what):
+            return what
         case Compared() if before.trial is None:
-            return f"agreement fell below {before.parameters.A_0:g}"
+            return f"agreement fell below {_promise(before):g}"
         case Compared(agreement=agreement) if before.trial is not None:
             done = len(before.trial.agreements) + 1
             return f"agent {before.trial.agent} after {done} pictures, the last {agreement:g}"

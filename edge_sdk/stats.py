@@ -31,7 +31,7 @@ class Result:
         calls: uploads tried for this picture, likewise.
         milliseconds: by part: load, decide, encode, upload.
         state: the loop's state when the picture arrived.
-        agent_id: who decided, or None.
+        agent_id: who decided or was to, or None.
         p_est: estimation probability after this picture.
         agreement: of the first comparison, or None if nothing was compared by now.
         skipped: what was spared: ``gate``, the upload (the last frame's answer is given, sizes are
@@ -102,6 +102,7 @@ class Stats:
         states: pictures by state.
         skips: pictures for which something was spared, by what (see ``Result``).
         swaps: changes of the current agent.
+        alarms: by cause: scenery, backend (another model), noise (answers vary).
         retrainings: retrainings started.
         state: the loop's state now.
         agent_id: the current agent, or None.
@@ -122,6 +123,7 @@ class Stats:
     states: Mapping[str, int]
     skips: Mapping[str, int]
     swaps: int
+    alarms: Mapping[str, int]
     retrainings: int
     state: State
     agent_id: str | None

@@ -1,4 +1,4 @@
-"""``python -m training``: demo, fit, coldstart, evaluate, study, retrain, ledger, cloud, assets."""
+"""``python -m training``: learn agents, measure them, and run everything around them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ _COMMANDS = {
     "coldstart": "training.commands.coldstart",
     "evaluate": "training.commands.evaluate",
     "study": "training.commands.study",
+    "reproduce": "training.commands.reproduce",
     "retrain": "training.retrain",
+    "serve": "training.serve.command",
     "ledger": "training.commands.ledger",
     "cloud": "training.cloud.command",
     "assets": "training.assets",

@@ -34,16 +34,18 @@ from training.learn.bandit import Observations, fit_factored
 from training.learn.heads import scores
 from training.learn.operating import expected_point
 from training.learn.reward import Reward
+from training.limits import limit_memory
 from training.parent import when_parent_ends
 from training.versions import versions
 
-__all__ = ["add_parser", "retrain"]
+__all__ = ["add_parser", "checked", "retrain"]
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``python -m training retrain``."""
     parser = commands.add_parser("retrain", help="learn a new scenery from a device's transitions")
     parser.add_argument("--request", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--max-memory", type=int, metavar="MIB", help="end when more is needed")
     parser.set_defaults(handler=_command)
 
 
@@ -57,7 +59,7 @@ def retrain(request: dict[str, Any]) -> Manifest:
         UsageError: the request or its transitions cannot be used.
         GateFailed: the fused engine differs from the trained head.
     """
-    wanted = _checked(request)
+    wanted = checked(request)
     store, seen = Store(wanted.store), read_transitions(wanted.memory)
     run = _learn(store, seen, wanted)
     return publish_run(run, store, aliases=[f"scenery/{wanted.scenery}"])[0]
@@ -71,7 +73,12 @@ def operating_point(predicted: Scores, target: float) -> OperatingPoint:
     return replace(point, note=f"{point.note} Re-trained on a device from partial labels.")
 
 
-def _checked(request: dict[str, Any]) -> RetrainRequest:
+def checked(request: dict[str, Any]) -> RetrainRequest:
+    """Read a request document.
+
+    Raises:
+        UsageError: it is none, or a value is not allowed.
+    """
     schema = request.get("schema") if isinstance(request, dict) else None
     if schema != SCHEMA:
         raise UsageError(f"The request's schema is {schema!r}, not {SCHEMA!r}.")
@@ -81,7 +88,7 @@ def _checked(request: dict[str, Any]) -> RetrainRequest:
             f"The request lacks {', '.join(missing)}; {SCHEMA!r} has {', '.join(names)}."
         )
     target = request["target_accuracy"]
-    if not 0.0 < target < 1.0:
+    if not isinstance(target, int | float) or not 0.0 < target < 1.0:
         raise UsageError(f"The target accuracy is {target}; allowed is above 0 and below 1.")
     return RetrainRequest(**{name: request[name] for name in names})
 
@@ -123,7 +130,8 @@ def _learn(store: Store, seen: Transitions, request: RetrainRequest) -> Training
     rng = np.random.default_rng(request.seed)
     confidence = int(prefix.get("confidence", 0))
     head, _ = fit_factored(observed, ladder, reward, rng=rng, confidence=confidence, base=base)
-    pictures = _one_row_a_picture(seen)
+    rows = _one_row_a_picture(seen)
+    pictures = seen.features[rows]
     point = operating_point(scores(head, pictures), request.target_accuracy)
     # There are no pictures to prove parity on, only features: the synthetic ones must do.
     engine = OnnxEngine(parent.file("engine"))
@@ -135,32 +143,35 @@ def _learn(store: Store, seen: Transitions, request: RetrainRequest) -> Training
         operating_point=point,
         inputs=inputs,
         expected=scores(head, engine.run(inputs).features),
-        facts=_facts(parent.manifest, seen, pictures, request),
+        facts=_facts(parent.manifest, seen, rows, request),
     )
 
 
 def _one_row_a_picture(seen: Transitions) -> np.ndarray:
     _, first = np.unique(np.array(seen.images, dtype=object).astype(str), return_index=True)
-    return seen.features[np.sort(first)]
+    return np.sort(first)
 
 
 def _facts(
-    parent: Manifest, seen: Transitions, pictures: np.ndarray, request: RetrainRequest
+    parent: Manifest, seen: Transitions, rows: np.ndarray, request: RetrainRequest
 ) -> dict[str, Any]:
+    palettes = None if seen.palettes is None else seen.palettes[rows]
     rng = np.random.default_rng(request.seed)
     return {
         "parent": parent.id,
         "reward": {"alpha": request.alpha, "beta": request.beta},
         "scenery": {
             "name": request.scenery,
-            "signature": Signature.from_features(pictures, rng).to_dict(),
+            "signature": Signature.from_features(
+                seen.features[rows], rng, palettes=palettes
+            ).to_dict(),
         },
         "backend": dict(parent.backend),
         "training": {
             "fingerprint": sha256_bytes("\n".join(sorted(seen.images)).encode()),
-            "photos": len(pictures),
-            "images": len(pictures),
-            "labels_bought": len(seen) + len(pictures),
+            "photos": len(rows),
+            "images": len(rows),
+            "labels_bought": len(seen) + len(rows),
             "seed": request.seed,
             "prefix": parent.training.get("prefix", {}),
         },
@@ -170,6 +181,8 @@ def _facts(
 
 def _command(arguments: argparse.Namespace) -> int:
     when_parent_ends(lambda: os._exit(1))  # the device that asked is gone
+    if arguments.max_memory is not None:
+        limit_memory(arguments.max_memory)
     try:
         request = read_json(arguments.request)
     except (OSError, ValueError) as error:

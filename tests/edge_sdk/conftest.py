@@ -26,7 +26,7 @@ from edge_sdk.config import EdgeConfig
 from edge_sdk.engine import Scores
 from edge_sdk.errors import BackendUnavailable
 from edge_sdk.estimator import LoopParameters
-from edge_sdk.ladder import PAPER, Ladder
+from edge_sdk.ladder import PAPER, REFERENCE, Ladder
 from edge_sdk.policy import OperatingPoint
 from edge_sdk.preprocess import spec_sha256
 from edge_sdk.retrain import RetrainRequest, RetrainResult
@@ -176,6 +176,10 @@ class Device:
         centre = 200 if scenery == "day" else 40
         noise = self.rng.integers(-30, 31, (size[1], size[0], 3))
         return Image.fromarray((centre + noise).astype(np.uint8))
+
+    def reference(self, picture: Image.Image) -> bytes:
+        """Return a picture's reference upload."""
+        return encode(picture, REFERENCE)
 
     def agent(self, name: str, quality: int, scenery: str = "") -> Agent:
         """Return an agent that always wants ``quality``; with a scenery, it has a signature."""

@@ -94,7 +94,7 @@ def test_the_scenery_comes_along(publish: Publish) -> None:
     agent = load_agent(publish(scenery={"name": "night", "signature": signature.to_dict()}))
     assert agent.scenery == "night"
     assert agent.signature is not None
-    np.testing.assert_allclose(agent.signature.mean, signature.mean, atol=1e-4)
+    np.testing.assert_allclose(agent.signature.features.mean, signature.features.mean, atol=1e-4)
     named = load_agent(publish(scenery={"name": "day", "signature": None}))
     assert (named.scenery, named.signature) == ("day", None)
 

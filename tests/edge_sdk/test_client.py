@@ -329,14 +329,14 @@ def test_a_scenery_is_noticed_by_its_features_although_every_answer_agrees(devic
     device.shelf.add(device.agent("night", quality=25, scenery="night"))
     reasons: list[str] = []
     client = device.client(
-        device.config(monitor="features", loop=NEVER),
+        device.config(monitor="betting", loop=NEVER),
         on_state_change=lambda old, new, reason: reasons.append(reason),
     )
     for _ in range(30):
-        assert client.process(device.picture("day")).calls == 1
+        client.process(device.picture("day"))
     while client.stats().agent_id == "day":
         client.process(device.picture("night"))
-    assert "the pictures left the agent's scenery" in reasons
+    assert "the pictures left the agent's scenery; cause: scenery" in reasons
     assert client.stats().retrainings == 0
 
 

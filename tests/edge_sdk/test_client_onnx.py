@@ -98,6 +98,7 @@ def test_the_loop_learns_the_night_from_a_child_and_returns_to_the_day(
         backend=device.service,
         loop=LoopParameters(p_0=1.0, p_min=1.0),
         retrain_after=12,
+        monitor="paper",
         strict=True,
     )
     answer = f"""print('{{"agent": "{night}"}}')"""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +162,27 @@ def test_close_twice_is_fine(path: Path) -> None:
     memory = Memory(path)
     memory.close()
     memory.close()
+
+
+def test_palettes_come_back_if_every_picture_has_one(memory: Memory) -> None:
+    palette = np.full(24, 1 / 24, dtype=np.float32)
+    memory.append([replace(transition(number), palette=palette) for number in (1, 2)])
+    palettes = memory.arrays().palettes
+    assert palettes is not None
+    assert palettes.shape == (2, 24)
+    memory.append([transition(3)])
+    assert memory.arrays().palettes is None
+
+
+def test_a_memory_from_before_palettes_goes_on(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(path)) as old, old:
+        old.executescript(
+            "CREATE TABLE transitions (id INTEGER PRIMARY KEY, features BLOB NOT NULL, rung INTEGER"
+            " NOT NULL, reward REAL NOT NULL, agreement REAL NOT NULL, size_ratio REAL NOT NULL,"
+            " image TEXT NOT NULL); PRAGMA user_version = 1;"
+            "INSERT INTO transitions VALUES (1, x'0000803f', 2, 0.5, 1.0, 0.25, 'one');"
+        )
+    with contextlib.closing(Memory(path)) as opened:
+        opened.append([transition(3, width=1)])
+        assert opened.arrays().rungs.tolist() == [2, 3]

@@ -72,6 +72,16 @@ def test_the_request_document_is_versioned_and_complete(tmp_path: Path) -> None:
     }
 
 
+def test_the_child_is_told_its_limit_of_memory(tmp_path: Path) -> None:
+    script = """
+        import json, sys
+        print(json.dumps({"agent": sys.argv[sys.argv.index("--max-memory") + 1]}))
+    """
+    retrainer = ChildProcessRetrainer(child(script), max_memory_mib=512)
+    retrainer.start(request(tmp_path))
+    assert outcome(retrainer) == RetrainResult("512")
+
+
 def test_a_result_is_told_once(tmp_path: Path) -> None:
     retrainer = ChildProcessRetrainer(child("""print('{"agent": "a"}')"""))
     assert retrainer.poll() is None

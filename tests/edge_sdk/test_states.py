@@ -10,6 +10,7 @@ from edge_sdk.estimator import TABLE_1, LoopParameters
 from edge_sdk.events import (
     Action,
     Arrived,
+    Changed,
     Compared,
     Do,
     Event,
@@ -18,8 +19,10 @@ from edge_sdk.events import (
     Ranked,
     Retrained,
     RetrainFailed,
+    Returned,
     Strayed,
 )
+from edge_sdk.evidence import Betting
 from edge_sdk.states import LoopState, State, Task, advance
 
 N = TABLE_1.n
@@ -235,6 +238,91 @@ def test_a_late_answer_counts_in_inference() -> None:
     assert now.estimator.average == 1.0
 
 
+# The default monitor: the same arrows, other evidence.
+
+
+def betting(agent: str = "day") -> LoopState:
+    return LoopState.start(agent, Betting(n=4), AFTER)
+
+
+def adopted() -> LoopState:
+    """Return the state after a retraining that followed a change of scenery."""
+    now, _ = play(betting(), Strayed(), Arrived(0.5), Ranked(()), Explored(AFTER), Retrained("new"))
+    now, actions = play(now, *compared("new", *[1.0] * 5))
+    assert actions == [Action(Do.ADOPT, "new"), Action(Do.FLUSH)]
+    return now
+
+
+def test_estimation_to_querying_when_the_evidence_reaches_one_over_delta() -> None:
+    now, actions = play(betting(), *compared("day", 1.0, 0.0, 1.0, 0.0, 1.0))
+    assert (now.state, actions) == (State.INFERENCE, [])
+    now, actions = play(now, *compared("day", 0.0, 0.0, 0.0))
+    assert now.state is State.QUERYING
+    assert actions == [Action(Do.TRIM)]
+
+
+@pytest.mark.parametrize("event", [Strayed(), Changed("another model")])
+def test_a_certain_alarm_ranks_the_cached_agents_with_the_next_picture(event: Event) -> None:
+    now, _ = play(betting(), event)
+    assert now.task is Task.REFERENCE
+    now, actions = play(now, Arrived(0.5))
+    assert actions == [Action(Do.RANK)]
+
+
+def test_querying_to_inference_after_five_agreements_in_a_row() -> None:
+    now, _ = play(betting(), Strayed(), Arrived(0.5), Ranked(("night",)))
+    now, _ = play(now, *compared("night", *[1.0] * 4))
+    assert now.state is State.QUERYING
+    now, _ = play(now, *compared("night", 1.0))
+    assert (now.state, now.agent) == (State.INFERENCE, "night")
+
+
+def test_an_agent_that_misses_twice_at_once_is_rejected() -> None:
+    now, _ = play(betting(), Strayed(), Arrived(0.5), Ranked(("night",)))
+    now, _ = play(now, *compared("night", 0.0, 0.0))
+    assert now.state is State.RETRAINING
+
+
+def test_a_test_is_decided_by_ten_answers_at_most() -> None:
+    now, _ = play(betting(), Strayed(), Arrived(0.5), Ranked(("night",)))
+    now, _ = play(now, *compared("night", 1.0, 1.0, 0.0, *[1.0] * 7))
+    assert now.agent == "night"
+
+
+def test_a_new_agent_is_looked_at_more_often_at_first() -> None:
+    now = adopted()
+    assert now.p_est == Betting().probation
+    now, _ = play(now, *compared("new", *[1.0] * 4))
+    assert now.p_est == Betting().share
+
+
+def test_inference_to_querying_and_back_to_the_old_agent_when_the_new_one_is_worse() -> None:
+    now, actions = play(adopted(), *compared("new", 1.0, 0.0, 1.0, 1.0))
+    assert now.state is State.QUERYING
+    assert now.agent == "day"
+    assert actions == [Action(Do.ROLL_BACK, "day"), Action(Do.TRIM)]
+
+
+def test_a_new_agent_as_good_as_the_old_one_stays() -> None:
+    now, actions = play(adopted(), *compared("new", *[1.0] * 12))
+    assert (now.agent, now.state, actions) == ("new", State.INFERENCE, [])
+
+
+def test_the_old_agent_sets_the_bar_if_its_answers_rang_the_alarm() -> None:
+    now, _ = play(betting(), *compared("day", *[0.0] * 4))
+    now, _ = play(now, Arrived(0.5), Ranked(()), Explored(AFTER), Retrained("new"))
+    now, _ = play(now, *compared("new", *[1.0] * 5))
+    now, _ = play(now, *compared("new", 1.0, 0.0, 1.0, 1.0))
+    assert now.agent == "new"
+
+
+def test_pictures_of_the_other_scenery_return_to_its_agent() -> None:
+    now, actions = play(adopted(), Returned("day"))
+    assert (now.agent, now.state, actions) == ("day", State.INFERENCE, [])
+    looking, _ = play(betting(), Strayed())
+    assert play(looking, Returned("night"))[0] == looking
+
+
 # Whatever happens in whatever order.
 
 names = st.sampled_from(["day", "night", "fog", "new"])
@@ -242,6 +330,8 @@ fractions = st.sampled_from([0.0, 0.5, 1.0])
 events = st.one_of(
     st.builds(Arrived, st.floats(0.0, 1.0)),
     st.builds(Strayed),
+    st.builds(Changed),
+    st.builds(Returned, names),
     st.builds(Compared, names, fractions, st.sampled_from([-1.0, 0.4, 0.9])),
     st.builds(Explored, st.integers(1, 4)),
     st.builds(Ranked, st.lists(names, max_size=3, unique=True).map(tuple)),
@@ -255,7 +345,10 @@ SMALL = LoopParameters(n=2, p_0=0.5)
 def check(before: LoopState, event: Event, after: LoopState, actions: tuple[Action, ...]) -> None:
     wanted = [action.do for action in actions]
     entered = after.state if after.state is not before.state else None
-    assert after.parameters.p_min <= after.p_est <= after.parameters.p_max
+    lowest, highest = 0.01, 0.5
+    if isinstance(after.parameters, LoopParameters):
+        lowest, highest = after.parameters.p_min, after.parameters.p_max
+    assert lowest <= after.p_est <= highest
     assert len(after.estimator.window) <= after.parameters.n
     if entered is State.RETRAINING:  # never without a failed querying
         assert before.state is State.QUERYING
@@ -266,17 +359,21 @@ def check(before: LoopState, event: Event, after: LoopState, actions: tuple[Acti
         assert before.state is State.RETRAINING
     if after.state in (State.QUERYING, State.RETRAINING):  # the caller gets the reference's answer
         assert after.task.value.startswith("reference")
-        assert after.agent == before.agent
+        assert after.agent == before.agent or Do.ROLL_BACK in wanted
     else:
         assert after.trial is None
         assert not after.running
         assert after.rest == 0
-    if after.agent != before.agent:  # adopted only after a full and passed test
+    if Do.ROLL_BACK in wanted:  # to the agent before, and the reference is served
+        assert (before.predecessor, after.predecessor) == (after.agent, "")
+    elif isinstance(event, Returned):
+        assert wanted == []
+    elif after.agent != before.agent:  # adopted only after a passed test
         assert before.trial is not None
         assert after.agent == before.trial.agent
+        assert Do.ADOPT in wanted
         average = after.estimator.average
-        assert average is not None
-        assert average >= after.parameters.A_0
+        assert isinstance(after.parameters, Betting) or (average or 0.0) >= after.parameters.A_0
     if Do.START in wanted:
         assert after.running
     if after == before:
@@ -284,18 +381,25 @@ def check(before: LoopState, event: Event, after: LoopState, actions: tuple[Acti
     assert advance(before, event) == (after, actions)  # nothing is hidden
 
 
-@given(st.lists(events, max_size=80))
-def test_the_invariants_hold_for_any_sequence_of_events(sequence: list[Event]) -> None:
-    now = LoopState.start("day", SMALL, retrain_after=3)
+MONITORS = st.sampled_from([SMALL, Betting(n=2, delta=0.1)])
+
+
+@given(MONITORS, st.lists(events, max_size=80))
+def test_the_invariants_hold_for_any_sequence_of_events(
+    monitor: LoopParameters | Betting, sequence: list[Event]
+) -> None:
+    now = LoopState.start("day", monitor, retrain_after=3)
     for event in sequence:
         after, actions = advance(now, event)
         check(now, event, after, actions)
         now = after
 
 
-@given(st.lists(events, max_size=30))
-def test_from_anywhere_good_answers_lead_back_to_inference(sequence: list[Event]) -> None:
-    now = LoopState.start("day", SMALL, retrain_after=3)
+@given(MONITORS, st.lists(events, max_size=30))
+def test_from_anywhere_good_answers_lead_back_to_inference(
+    monitor: LoopParameters | Betting, sequence: list[Event]
+) -> None:
+    now = LoopState.start("day", monitor, retrain_after=3)
     for event in sequence:
         now, _actions = advance(now, event)
     for _step in range(2000):

@@ -12,7 +12,7 @@ import torch
 from edge_sdk.engine import OnnxEngine
 from edge_sdk.ladder import PAPER
 from edge_sdk.policy import OperatingPoint
-from edge_sdk.scenery import Signature
+from edge_sdk.scenery import STRANGE, Glimpse, Signature
 from export.network import DQNHead, FactoredHead
 from export.publish import publish_run
 from export.run import TrainingRun
@@ -249,8 +249,9 @@ def test_the_scenery_recognises_its_own_pictures(
     bandit: tuple[TrainingRun, FitResult], held: Labelled
 ) -> None:
     signature = Signature.from_dict(bandit[0].facts["scenery"]["signature"])
-    own = signature.distance(held.features.values[:10])
-    assert own < 1.5 * signature.radius < signature.distance(held.features.values[:10] + 1.0)
+    own = [Glimpse(row) for row in held.features.values[:12]]
+    other = [Glimpse(row + 2.0) for row in held.features.values[:12]]
+    assert signature.strangeness(own) < STRANGE < signature.strangeness(other)
 
 
 def test_the_fingerprint_is_of_the_pictures_whatever_their_order(

@@ -127,7 +127,9 @@ def test_the_manifest_tells_what_it_was_learnt_from(house: House, made: Manifest
     assert made.scenery is not None
     signature = Signature.from_dict(made.scenery["signature"])
     assert signature.n == 60
-    assert signature.mean == pytest.approx(house.night.features.values.mean(axis=0), abs=1e-3)
+    assert signature.features.mean == pytest.approx(
+        house.night.features.values.mean(axis=0), abs=1e-3
+    )
 
 
 def test_the_new_engine_has_the_parents_prefix_and_knows_the_new_scenery(

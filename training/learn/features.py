@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edge_sdk.codec import encode, load
 from edge_sdk.ladder import Ladder
+from edge_sdk.palette import palette_of
 from edge_sdk.preprocess import to_input
 from export.fuse import export_prefix
 from export.network import WHOLE, Prefix
@@ -39,11 +40,13 @@ class Features:
         values: float32 (N, D).
         inputs: uint8 (M, S, S, 3), the engine's inputs of ``rows``, for the parity gate.
         rows: int64 (M,), which views the inputs belong to.
+        palettes: float32 (N, B), the views' colours for the scenery's signature, or None.
     """
 
     values: NDArray[np.float32]
     inputs: NDArray[np.uint8]
     rows: NDArray[np.int64]
+    palettes: NDArray[np.float32] | None = None
 
     def take(self, rows: NDArray[np.int64]) -> Features:
         """Return some of the views, each named once, with those of the inputs that are theirs."""
@@ -104,17 +107,20 @@ def extract(
     wanted = set(rows.tolist())
     session = _session(prefix)
 
-    def one(index: int) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
-        pixels = to_input(views[index].open(), prefix.side)
-        return session.run(None, {"image": pixels})[0], pixels if index in wanted else None
+    def one(index: int) -> tuple[Any, Any, Any]:
+        image = views[index].open()
+        pixels = to_input(image, prefix.side)
+        features = session.run(None, {"image": pixels})[0]
+        return features, palette_of(image), pixels if index in wanted else None
 
-    values, inputs = [], []
+    values, palettes, inputs = [], [], []
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="features") as pool:
-        for value, pixels in pool.map(one, range(len(views))):
+        for value, palette, pixels in pool.map(one, range(len(views))):
             values.append(value)
+            palettes.append(palette)
             inputs += [] if pixels is None else [pixels]
             progress(1)
-    return Features(np.concatenate(values), np.concatenate(inputs), rows)
+    return Features(np.concatenate(values), np.concatenate(inputs), rows, np.stack(palettes))
 
 
 def extract_looks(

@@ -347,7 +347,9 @@ def _facts(
         "reward": {"alpha": goal.reward.alpha, "beta": goal.reward.beta},
         "scenery": {
             "name": goal.scenery,
-            "signature": Signature.from_features(features.values, rng).to_dict(),
+            "signature": Signature.from_features(
+                features.values, rng, palettes=features.palettes, groups=list(tables[0].groups)
+            ).to_dict(),
         },
         "backend": {
             "name": goal.backend,

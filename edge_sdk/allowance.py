@@ -1,0 +1,93 @@
+"""What adapting may cost: hard caps on bytes and on extra calls, whatever the monitors want.
+
+Bytes: in no window of 1,000 pictures more than ``1 + slack`` times what the references would have
+weighed. What was saved before does not count, for a window may begin anywhere; the debt is the
+largest excess of any run of pictures that ends now, and may reach ``slack`` times 1,000 pictures as
+light as the lightest tenth seen lately. Where a reference was not encoded its weight is unknown,
+and the upload is taken to have saved nothing.
+
+Calls: a cap in any 1,000 pictures, and a share of the pictures for what has no end: verifying and
+canaries.
+
+    if allowance.affords(1):          # extra calls for the picture at hand
+        ...
+    allowance.used(uploaded=31_000, reference=30_000, extra=1, steady=True)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+__all__ = ["WINDOW", "Allowance"]
+
+#: Pictures of the window that the caps hold in.
+WINDOW = 1000
+
+#: Steady calls that may be saved up for a time of doubt.
+_SAVED = 20.0
+#: Of the pictures seen lately this percentile is what those to come are trusted to weigh.
+_LIGHT = 10.0
+_LATELY = 200
+#: Weighed anew after so many pictures.
+_EVERY = 20
+
+
+class Allowance:
+    """Counts what was spent. Not thread-safe: the loop holds a lock.
+
+    Args:
+        slack: bytes beyond the references', as a share; None for no cap, as in the paper.
+        most_calls: extra calls in any 1,000 pictures.
+        share: extra calls a picture that verifying and canaries may take.
+    """
+
+    def __init__(self, slack: float | None, most_calls: int, share: float) -> None:
+        self._slack, self._most, self._share = slack, most_calls, share
+        self._calls: deque[int] = deque(maxlen=WINDOW)
+        self._in_window = 0
+        self._saved = 0.5 * _SAVED
+        self._debt = 0.0
+        self._weights: deque[int] = deque(maxlen=_LATELY)
+        self._light = 0.0
+        self._pictures = 0
+
+    def affords(self, extra: int = 1, *, steady: bool = False) -> bool:
+        """Tell whether the next picture may cost ``extra`` more calls than its own.
+
+        Args:
+            extra: calls.
+            steady: they are for verifying or for a canary.
+        """
+        if self._slack is None:
+            return True
+        first_out = self._calls[0] if len(self._calls) == WINDOW else 0
+        if self._in_window - first_out + extra > self._most:
+            return False
+        if steady and self._saved < extra:
+            return False
+        heaviest = max(self._weights, default=0)
+        return self._debt + extra * heaviest <= self._slack * WINDOW * self._light
+
+    def used(self, *, uploaded: int, reference: int | None, extra: int, steady: bool) -> None:
+        """Take in one picture.
+
+        Args:
+            uploaded: all of its request bytes.
+            reference: what its reference weighs, or None if that is not known.
+            extra: calls beyond its own.
+            steady: they were for verifying or for a canary.
+        """
+        if len(self._calls) == WINDOW:
+            self._in_window -= self._calls[0]
+        self._calls.append(extra)
+        self._in_window += extra
+        self._saved = min(_SAVED, self._saved + self._share - (extra if steady else 0))
+        weight = uploaded if reference is None else reference
+        self._debt = max(0.0, self._debt + uploaded - weight)
+        if reference is not None:
+            self._weights.append(reference)
+        if self._pictures % _EVERY == 0 and self._weights:
+            self._light = float(np.percentile(np.array(self._weights), _LIGHT))
+        self._pictures += 1

@@ -1,0 +1,1 @@
+"""A fleet's retraining service: jobs from many devices, agents back."""
