@@ -2,9 +2,9 @@
 
 Bytes: in no window of 1,000 pictures more than ``1 + slack`` times what the references would have
 weighed. What was saved before does not count, for a window may begin anywhere; the debt is the
-largest excess of any run of pictures that ends now, and may reach ``slack`` times 1,000 pictures as
-light as the lightest tenth seen lately. Where a reference was not encoded its weight is unknown,
-and the upload is taken to have saved nothing.
+largest excess of any run of pictures that ends now, and may reach ``slack`` times 1,000 pictures,
+trusted to weigh four fifths of those seen lately in the mean. Where a reference was not encoded its
+weight is unknown, and the upload is taken to have saved nothing.
 
 Calls: a cap in any 1,000 pictures, and a share of the pictures for what has no end: verifying and
 canaries.
@@ -18,8 +18,6 @@ from __future__ import annotations
 
 from collections import deque
 
-import numpy as np
-
 __all__ = ["WINDOW", "Allowance"]
 
 #: Pictures of the window that the caps hold in.
@@ -27,11 +25,9 @@ WINDOW = 1000
 
 #: Steady calls that may be saved up for a time of doubt.
 _SAVED = 20.0
-#: Of the pictures seen lately this percentile is what those to come are trusted to weigh.
-_LIGHT = 10.0
+#: Share of the mean weight lately that pictures to come are trusted to have.
+_TRUST = 0.8
 _LATELY = 200
-#: Weighed anew after so many pictures.
-_EVERY = 20
 
 
 class Allowance:
@@ -50,8 +46,7 @@ class Allowance:
         self._saved = 0.5 * _SAVED
         self._debt = 0.0
         self._weights: deque[int] = deque(maxlen=_LATELY)
-        self._light = 0.0
-        self._pictures = 0
+        self._sum = 0
 
     def affords(self, extra: int = 1, *, steady: bool = False) -> bool:
         """Tell whether the next picture may cost ``extra`` more calls than its own.
@@ -68,7 +63,8 @@ class Allowance:
         if steady and self._saved < extra:
             return False
         heaviest = max(self._weights, default=0)
-        return self._debt + extra * heaviest <= self._slack * WINDOW * self._light
+        trusted = _TRUST * self._sum / max(1, len(self._weights))
+        return self._debt + extra * heaviest <= self._slack * WINDOW * trusted
 
     def used(self, *, uploaded: int, reference: int | None, extra: int, steady: bool) -> None:
         """Take in one picture.
@@ -87,7 +83,7 @@ class Allowance:
         weight = uploaded if reference is None else reference
         self._debt = max(0.0, self._debt + uploaded - weight)
         if reference is not None:
+            if len(self._weights) == _LATELY:
+                self._sum -= self._weights[0]
             self._weights.append(reference)
-        if self._pictures % _EVERY == 0 and self._weights:
-            self._light = float(np.percentile(np.array(self._weights), _LIGHT))
-        self._pictures += 1
+            self._sum += reference

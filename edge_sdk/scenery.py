@@ -39,6 +39,8 @@ _RANDOM_WINDOWS = 300
 #: Spreads below this share of the average spread are raised to it: a feature that never moved in
 #: training would otherwise outvote all others when it first moves.
 _STD_FLOOR = 0.05
+#: Windows of less variety than this show one thing, not a scenery.
+_VARIED = 0.6
 _TINY = 1e-6
 _DIGITS = 5
 #: Degrees of freedom are kept within sense, whatever a tiny training set says.
@@ -105,13 +107,18 @@ class Spread:
         """Return vectors (..., D) in spreads from the mean."""
         return (vectors - self.mean) / self.std
 
-    def score(self, moved: NDArray[Any], count: float, training: int) -> float:
-        """Return a standardised window's normal score; ``count`` independent ones are in it."""
-        centre = moved.mean(axis=0)
-        squared = float(np.mean(np.square(centre)))
+    def score(self, moved: NDArray[Any], count: float, training: int, shared: float = 0.0) -> float:
+        """Return a standardised window's normal score.
+
+        Args:
+            moved: (N, D).
+            count: independent pictures that are in it.
+            training: independent pictures behind this.
+            shared: variance that all of its pictures have in common.
+        """
+        squared = float(np.mean(np.square(moved.mean(axis=0))))
         # A mixture of more extremes than training had: its mean strays farther by chance.
-        inner = float(np.mean(np.square(moved - centre))) * len(moved) / max(1, len(moved) - 1)
-        by_chance = self.scale * (max(1.0, inner) / count + 1.0 / training)
+        by_chance = self.scale * (max(1.0, _variety(moved)) / count + shared + 1.0 / training)
         ninth = 2.0 / (9.0 * self.freedom)
         return float((np.cbrt(squared / by_chance) - (1.0 - ninth)) / np.sqrt(ninth))
 
@@ -218,14 +225,17 @@ class Signature:
         """Return the score of pictures that :meth:`moved` returned.
 
         Frames of a video resemble each other: the window counts for as many pictures as its
-        features' correlation from one to the next leaves it.
+        features' correlation from one to the next leaves it, and if they vary much less than a
+        scenery's pictures do, for hardly more than one.
         """
         features = np.stack([one.features for one in window])
         count = _independent(features)
-        scores = [self.features.score(features, count, self.n)]
+        # Shots of one thing are alike in what a scenery's pictures differ in.
+        shared = max(0.0, 1.0 - _variety(features) / _VARIED)
+        scores = [self.features.score(features, count, self.n, shared)]
         colours = [one.palette for one in window if one.palette is not None]
         if self.palette is not None and len(colours) == len(window):
-            scores.append(self.palette.score(np.stack(colours), count, self.n))
+            scores.append(self.palette.score(np.stack(colours), count, self.n, shared))
         # Of independent scores this would be standard normal again.
         return float(sum(scores) / np.sqrt(len(scores)))
 
@@ -343,6 +353,12 @@ def _freedom(document: Mapping[str, Any]) -> float:
     above = np.cbrt(float(document["radius"]) ** 2 / by_chance) - 1.0
     root = (_Z_99 - np.sqrt(max(0.0, _Z_99**2 - 4.0 * above))) / 2.0
     return float(np.clip(2.0 / (9.0 * max(root, _TINY) ** 2), *_FREEDOM))
+
+
+def _variety(moved: NDArray[Any]) -> float:
+    """Return the variance within a standardised window, 1 for pictures as in training."""
+    inner = float(np.mean(np.square(moved - moved.mean(axis=0))))
+    return inner * len(moved) / max(1, len(moved) - 1)
 
 
 def _checked(vectors: NDArray[Any]) -> Array:

@@ -59,7 +59,7 @@ def test_what_has_no_end_is_paid_from_a_share_of_the_pictures() -> None:
 def test_unknown_references_are_taken_to_have_saved_nothing() -> None:
     allowance = Allowance(0.02, 1000, 0.02)
     allowance.used(uploaded=30_000, reference=30_000, extra=0, steady=False)
-    for _ in range(19):
+    for _ in range(15):
         allowance.used(uploaded=60_000, reference=30_000, extra=1, steady=False)
     assert not allowance.affords(2)
     for _ in range(500):

@@ -56,6 +56,14 @@ def test_a_slowly_wandering_camera_rings_no_alarm() -> None:
     assert alarm_after(watch(), np.stack(rows)) is None
 
 
+def test_shots_of_one_thing_each_ring_no_alarm() -> None:
+    rng, rows = np.random.default_rng(9), []
+    for _ in range(40):  # distinct frames, but all of the same thing
+        thing = rng.normal(0.0, 0.9, WIDTH)
+        rows += [thing + rng.normal(0.0, 0.45, WIDTH) for _ in range(30)]
+    assert alarm_after(watch(), np.array(rows, dtype=np.float32)) is None
+
+
 def test_the_last_distinct_pictures_are_at_hand_for_the_ranking() -> None:
     straying, rows = watch(), pictures(0.0, 40, 8)
     for row in rows:

@@ -17,7 +17,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--run", type=Path, default=Path("runs/figures"), metavar="DIR")
     parser.add_argument("--images", type=Path, metavar="DIR", help="own day photos")
     parser.add_argument("--night", type=Path, metavar="DIR", help="real night or thermal frames")
-    parser.add_argument("--target-accuracy", type=float, default=0.95, metavar="T")
+    # The paper's device keeps agreement above 0.8; at 0.95 thermal pictures leave nothing to save.
+    parser.add_argument("--target-accuracy", type=float, default=0.9, metavar="T")
     parser.add_argument("--backend", default="local:efficientnet-lite0", metavar="SPEC")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print the measured figures as JSON")
