@@ -153,7 +153,7 @@ def test_a_device_sends_what_training_chose(max_probes: int | None, house: House
         store=house.store.root,
         backend=house.service,
         loop=NEVER,
-        canaries=0,
+        monitor="paper",
         max_probes=max_probes,
         strict=True,
     )
