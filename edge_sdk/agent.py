@@ -25,7 +25,10 @@ from edge_sdk.second_look import OnnxProbe, Probe
 if TYPE_CHECKING:
     from model_store import Manifest, StoredAgent
 
-__all__ = ["Agent", "Decision", "Encode", "load_agent"]
+__all__ = ["VARIANTS", "Agent", "Decision", "Encode", "load_agent", "open_engine"]
+
+#: Provider -> the role of the engine's variant that is made for it.
+VARIANTS = {"cpu": "engine-int8"}
 
 #: Rung -> the JPEG file of the picture at hand, and its bytes over the reference's.
 Encode = Callable[[Rung], tuple[bytes, float]]
@@ -141,7 +144,7 @@ def load_agent(
         EnvironmentMissing: no engine runtime, or (``strict``) another provider than asked for.
     """
     manifest = stored.manifest
-    engine = OnnxEngine(stored.file("engine"), provider=provider, strict=strict)
+    engine = open_engine(stored, provider=provider, strict=strict)
     if engine.ladder != ladder_from_dicts(manifest.ladder):
         raise EngineError(
             f"The engine of agent {manifest.id} has another ladder than its manifest."
@@ -163,6 +166,20 @@ def load_agent(
         signature=Signature.from_dict(signature) if signature else None,
         probe=_probe(stored, engine.ladder) if point.max_probes else None,
     )
+
+
+def open_engine(stored: StoredAgent, *, provider: str = "cpu", strict: bool = False) -> Engine:
+    """Open the variant of an agent's engine that is made for ``provider``.
+
+    Whole numbers (role ``engine-int8``) on the CPU, if the agent has them: they were published
+    because they decide as ``engine`` does and are faster.
+
+    Raises:
+        CorruptAgent, EngineError, EnvironmentMissing: see :func:`load_agent`.
+    """
+    role = VARIANTS.get(provider, "engine")
+    model = stored.file(role if stored.manifest.entries(role) else "engine")
+    return OnnxEngine(model, provider=provider, strict=strict)
 
 
 def _point(manifest: Manifest, max_probes: int | None) -> OperatingPoint:

@@ -57,6 +57,8 @@ class Engine(Protocol):
     side: int
     ladder: Ladder
     provider: str
+    #: Whether agreement and size are predicted apart, so that a trade-off can be applied.
+    factored: bool
 
     def run(self, images: NDArray[np.uint8]) -> Scores:
         """Score ``images``, uint8 (N, S, S, 3)."""
@@ -87,7 +89,6 @@ class OnnxEngine:
         self.ladder = ladder_of(metadata)
         self.side = _check_signature(self._session, len(self.ladder))
         there = {output.name for output in self._session.get_outputs()}
-        #: Whether agreement and size are predicted apart, so that a trade-off can be applied.
         self.factored = {"agreement", "size_ratio"} <= there
         self._outputs = [name for name in Scores.__dataclass_fields__ if name in there]
 

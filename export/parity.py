@@ -12,16 +12,29 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 
+from edge_sdk.agent import Agent
+from edge_sdk.codec import Picture
 from edge_sdk.engine import Engine, Scores
+from edge_sdk.parcel import UNLIMITED, Packer
 from edge_sdk.policy import OperatingPoint, choose
 from edge_sdk.probe import Q_GAP
 from edge_sdk.second_look import Probe
 from export.probe_head import ProbeHead
 from model_store.errors import GateFailed
 
-__all__ = ["MIN_SAME", "PROBE_GAP", "ParityReport", "check_parity", "check_probe", "scores_of"]
+__all__ = [
+    "MIN_SAME",
+    "PROBE_GAP",
+    "ParityReport",
+    "check_parity",
+    "check_probe",
+    "check_variant",
+    "measure_variant",
+    "scores_of",
+]
 
 #: Share of pictures that must get the very same rung (``adacompress.engine/1``).
 MIN_SAME = 0.995
@@ -47,6 +60,12 @@ class ParityReport:
     max_gap: float
     max_difference: float
     differing: tuple[int, ...]
+
+    @property
+    def passes(self) -> bool:
+        """Whether an engine with these decisions may be published."""
+        finite = np.isfinite(self.max_difference)  # a NaN would be its row's argmax
+        return bool(finite and self.same_rung >= MIN_SAME and self.max_gap <= Q_GAP)
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-ready mapping."""
@@ -78,27 +97,71 @@ def check_parity(
     if len(images) == 0:
         raise GateFailed("There are no pictures to compare decisions on. Nothing was published.")
     got = engine.run(images)
-    wanted_rung, got_rung = choose(expected, point), choose(got, point)
-    value = _value(expected, point)
-    rows = np.arange(len(images))
-    gaps = value[rows, wanted_rung] - value[rows, got_rung]
-    differing = np.flatnonzero(wanted_rung != got_rung)
-    report = ParityReport(
-        pictures=len(images),
-        same_rung=1.0 - len(differing) / len(images),
-        max_gap=float(gaps.max()),
+    return _passed(_report(expected, got, choose(expected, point), choose(got, point), point))
+
+
+def check_variant(reference: Agent, variant: Agent, images: NDArray[np.uint8]) -> ParityReport:
+    """Compare whole decisions, second looks included, of two engines of one agent.
+
+    Args:
+        reference: the agent with the engine that passed :func:`check_parity`.
+        variant: the same agent with the engine under test.
+        images: uint8 (N, S, S, 3); where the agent looks at encodings, of these very pictures.
+
+    Raises:
+        GateFailed: as :func:`check_parity`.
+    """
+    return _passed(measure_variant(reference, variant, images))
+
+
+def measure_variant(reference: Agent, variant: Agent, images: NDArray[np.uint8]) -> ParityReport:
+    """Return what :func:`check_variant` would judge.
+
+    Raises:
+        GateFailed: there is no picture to prove anything with.
+    """
+    if len(images) == 0:
+        raise GateFailed("There are no pictures to compare decisions on. Nothing was published.")
+    expected, got = reference.engine.run(images), variant.engine.run(images)
+    wanted, chosen = (
+        np.array([_decision(agent, image) for image in images]) for agent in (reference, variant)
+    )
+    return _report(expected, got, wanted, chosen, reference.operating_point)
+
+
+def _decision(agent: Agent, pixels: NDArray[np.uint8]) -> int:
+    image = Image.fromarray(pixels)
+    return agent.decide(image, Packer(Picture(image), UNLIMITED).candidate).rung
+
+
+def _report(
+    expected: Scores,
+    got: Scores,
+    wanted: NDArray[np.int64],
+    chosen: NDArray[np.int64],
+    point: OperatingPoint,
+) -> ParityReport:
+    value, rows = _value(expected, point), np.arange(len(wanted))
+    gaps = value[rows, wanted] - value[rows, chosen]
+    differing = np.flatnonzero(wanted != chosen)
+    return ParityReport(
+        pictures=len(wanted),
+        same_rung=1.0 - len(differing) / len(wanted),
+        max_gap=max(0.0, float(gaps.max())),
         max_difference=float(np.abs(expected.q_values - got.q_values).max()),
         differing=tuple(int(index) for index in differing),
     )
-    finite = np.isfinite(report.max_difference)  # a NaN would be its row's argmax
-    if not (finite and report.same_rung >= MIN_SAME and report.max_gap <= Q_GAP):
-        raise GateFailed(
-            f"The engine differs from the trained network: {report.same_rung:.1%} of "
-            f"{report.pictures} pictures get the same rung (at least {MIN_SAME:.1%} required), the "
-            f"largest loss is {report.max_gap:.3g} (at most {Q_GAP}); pictures "
-            f"{list(report.differing[:10])} differ. Nothing was published."
-        )
-    return report
+
+
+def _passed(report: ParityReport) -> ParityReport:
+    if report.passes:
+        return report
+    raise GateFailed(
+        f"The engine differs from the trained network: {report.same_rung:.1%} of "
+        f"{report.pictures} pictures get the same rung (at least {MIN_SAME:.1%} required), the "
+        f"largest loss is {report.max_gap:.3g} (at most {Q_GAP}); pictures "
+        f"{list(report.differing[:10])} differ. Nothing was published."
+    )
 
 
 def check_probe(head: ProbeHead, probe: Probe, features: NDArray[np.float32]) -> None:

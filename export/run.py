@@ -29,7 +29,15 @@ from export.probe_head import ProbeHead
 from model_store.errors import UsageError
 from model_store.files import read_json, write_atomic, write_json
 
-__all__ = ["SCHEMA", "Head", "TrainingRun", "head_from_bytes", "state_to_bytes"]
+__all__ = [
+    "SCHEMA",
+    "Head",
+    "TrainingRun",
+    "head_from_bytes",
+    "pictures_from_bytes",
+    "pictures_to_bytes",
+    "state_to_bytes",
+]
 
 SCHEMA = "adacompress.training-run/1"
 
@@ -72,7 +80,7 @@ class TrainingRun:
         """Write the run's four files; ``run.json`` last, so that a run with it is whole."""
         write_atomic(folder / "prefix.onnx", self.prefix)
         write_atomic(folder / "head.safetensors", state_to_bytes(self.head))
-        write_atomic(folder / "parity.npz", _parity_to_bytes(self.inputs, self.expected))
+        write_atomic(folder / "parity.npz", pictures_to_bytes(self.inputs, self.expected))
         if self.probe is not None:
             write_atomic(folder / "probe.safetensors", state_to_bytes(self.probe))
         document = {
@@ -100,7 +108,7 @@ class TrainingRun:
                     f"reads {SCHEMA!r}."
                 )
             ladder = ladder_from_dicts(document["ladder"])
-            inputs, expected = _parity_from_bytes((folder / "parity.npz").read_bytes())
+            inputs, expected = pictures_from_bytes((folder / "parity.npz").read_bytes())
             return cls(
                 prefix=(folder / "prefix.onnx").read_bytes(),
                 head=head_from_bytes((folder / "head.safetensors").read_bytes(), ladder),
@@ -146,7 +154,8 @@ def _probe(folder: Path, ladder: Ladder) -> ProbeHead:
     return ProbeHead.from_state(load((folder / "probe.safetensors").read_bytes()), ladder)
 
 
-def _parity_to_bytes(inputs: NDArray[np.uint8], expected: Scores) -> bytes:
+def pictures_to_bytes(inputs: NDArray[np.uint8], expected: Scores) -> bytes:
+    """Return a probe set, pictures and what the training network says about them, as an npz."""
     arrays = {name: getattr(expected, name) for name in Scores.__dataclass_fields__}
     buffer = io.BytesIO()
     given = {name: array for name, array in arrays.items() if array is not None}
@@ -154,7 +163,8 @@ def _parity_to_bytes(inputs: NDArray[np.uint8], expected: Scores) -> bytes:
     return buffer.getvalue()
 
 
-def _parity_from_bytes(data: bytes) -> tuple[NDArray[np.uint8], Scores]:
+def pictures_from_bytes(data: bytes) -> tuple[NDArray[np.uint8], Scores]:
+    """Read what :func:`pictures_to_bytes` wrote."""
     with np.load(io.BytesIO(data), allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
     inputs = arrays.pop("inputs")
