@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--alias", default="current", help="agent to begin with (%(default)s)")
     run.add_argument("--folder", metavar="DIR", help="for transitions (beside the store)")
     run.add_argument("--min-score", type=float, default=0.0, help="labels below do not count (0)")
-    run.add_argument("--provider", default="cpu", help="cpu, cuda or tensorrt (%(default)s)")
+    run.add_argument("--provider", default="cpu", help="cpu, cuda, tensorrt or trt (%(default)s)")
     run.add_argument("--seed", type=int, default=0, help="of every random draw (%(default)s)")
     run.add_argument("--json", action="store_true", help="print one JSON object")
     run.set_defaults(handler=_run)

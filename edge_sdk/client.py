@@ -82,7 +82,7 @@ class EdgeClient:
         store = _open_store(config.store)
         self._loop = Loop(  # guarded by _lock
             config,
-            agents=AgentCache(store, load or _loader(config), config.alias, self._faults),
+            agents=AgentCache(store, load or _loader(config, store), config.alias, self._faults),
             memory=_open_memory(config, store, self._faults),
             retrainer=retrainer or _default_retrainer(),
             faults=self._faults,
@@ -233,7 +233,7 @@ def _default_retrainer() -> Retrainer | None:
     return ChildProcessRetrainer() if importlib.util.find_spec("training") else None
 
 
-def _loader(config: EdgeConfig) -> Load:
+def _loader(config: EdgeConfig, store: AgentStore) -> Load:
     from edge_sdk.agent import load_agent
 
     return partial(
@@ -241,4 +241,5 @@ def _loader(config: EdgeConfig) -> Load:
         provider=config.provider,
         strict=config.strict,
         max_probes=config.max_probes,
+        cache=Path(store.root) / "cache" / "tensorrt",
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edge_sdk.agreement import METRICS
 from edge_sdk.backends.base import Backend
-from edge_sdk.engine import PROVIDERS
+from edge_sdk.engine import NATIVE, PROVIDERS
 from edge_sdk.estimator import TABLE_1, LoopParameters
 from edge_sdk.memory import MAX_TRANSITIONS
 from model_store.errors import UsageError
@@ -74,7 +74,8 @@ class EdgeConfig:
         max_probes: looks at candidate encodings that this device can afford per picture, each about
             one engine run; None takes what the agent was certified with.
         seed: of every random draw.
-        provider: where the engine runs, one of ``edge_sdk.engine.PROVIDERS``.
+        provider: where the engine runs, one of ``edge_sdk.engine.PROVIDERS``, or ``trt``,
+            TensorRT's own runtime with the engines that ``python -m export --trt`` built here.
         strict: raise what would otherwise be counted and answered at the reference; for tests.
 
     Raises:
@@ -104,7 +105,7 @@ class EdgeConfig:
     def __post_init__(self) -> None:
         self._check_choice("metric", METRICS)
         self._check_choice("monitor", MONITORS)
-        self._check_choice("provider", tuple(PROVIDERS))
+        self._check_choice("provider", (*PROVIDERS, NATIVE))
         for name in ("retrain_after", "explore_rungs", "max_transitions"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; allowed is 1 or more.")

@@ -7,6 +7,7 @@ code tells.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
 def _export(arguments: argparse.Namespace) -> int:
     if arguments.calibration and not arguments.int8:
         raise UsageError("--calibration is for --int8; give both.")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("export").setLevel(logging.INFO)  # a build tells its progress there
     store = Store(arguments.store)
     result = _publish(arguments, store)
     codes = []
@@ -167,18 +170,21 @@ def _build(arguments: argparse.Namespace, store: Store, result: dict[str, Any]) 
     from export import tensorrt
 
     agent = result["agent"]
+    result["tensorrt"] = None
     try:
         trt, gpu = tensorrt.requirements()
-        model = store.load(agent).file("engine")
-        path = tensorrt.build(model, arguments.store / "cache" / "tensorrt", trt=trt, gpu=gpu)
+        cache = arguments.store / "cache" / "tensorrt"
+        paths, parity = tensorrt.build_engines(store.load(agent), cache, trt=trt, gpu=gpu)
     except EnvironmentMissing as error:
         _say(
             f"TensorRT engine not built: {error} The ONNX of {agent} is published; on the device "
             f"run `python -m export --trt --agent {agent} --store {arguments.store}`."
         )
-        result["tensorrt"] = None
         return error.exit_code if arguments.trt == "require" else 0
-    result["tensorrt"] = str(path)
+    except GateFailed as error:
+        _say(f"TensorRT engine refused: {error}")
+        return error.exit_code
+    result["tensorrt"] = {"engines": [str(path) for path in paths], "parity": parity.as_dict()}
     return 0
 
 
@@ -212,7 +218,8 @@ def _bench(arguments: argparse.Namespace, stored: StoredAgent) -> list[dict[str,
     from PIL import Image
 
     from export.bench import bench, table
-    from export.variants import engines, fp32_agent, probe_set
+    from export.gate import fp32_agent, probe_set
+    from export.variants import engines
 
     if arguments.bench:
         photos = _photos(Path(arguments.bench), MAX_TIMED)
@@ -243,7 +250,8 @@ def _tell(result: dict[str, Any], arguments: argparse.Namespace) -> None:
             f"{int8['decisions_changed']} of {parity['pictures']} decisions changed."
         )
     if result.get("tensorrt"):
-        print(f"TensorRT engine: {result['tensorrt']}")
+        for path in result["tensorrt"]["engines"]:
+            print(f"TensorRT engine: {path}")
     for path in result["files"]:
         print(f"Written: {path}")
     print(f"Agent {result['agent']} is in {arguments.store}.")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edge_sdk.agent import Agent
 from edge_sdk.engine import OnnxEngine
-from export.parity import ParityReport, check_variant, measure_variant
+from export.gate import ParityReport, check_variant, measure_variant
 from export.quantize import Calibration, calibrate
 from model_store.errors import GateFailed
 

@@ -12,8 +12,9 @@ from edge_sdk.engine import OnnxEngine
 from edge_sdk.preprocess import SPEC, spec_sha256
 from edge_sdk.second_look import OnnxProbe
 from export.fuse import export_probe, fuse
-from export.parity import ParityReport, check_parity, check_probe
-from export.run import TrainingRun, pictures_to_bytes, state_to_bytes
+from export.gate import ParityReport, pictures_to_bytes
+from export.parity import check_parity, check_probe
+from export.run import TrainingRun, state_to_bytes
 from model_store import Draft, Manifest, Store
 from model_store.errors import UsageError
 

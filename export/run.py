@@ -9,7 +9,6 @@ RUN/probe.safetensors  the probe head, if probing pays
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import nn
 from edge_sdk.engine import Scores
 from edge_sdk.ladder import Ladder, ladder_from_dicts
 from edge_sdk.policy import OperatingPoint
+from export.gate import pictures_from_bytes, pictures_to_bytes
 from export.network import DQNHead, FactoredHead
 from export.probe_head import ProbeHead
 from model_store.errors import UsageError
@@ -34,8 +34,6 @@ __all__ = [
     "Head",
     "TrainingRun",
     "head_from_bytes",
-    "pictures_from_bytes",
-    "pictures_to_bytes",
     "state_to_bytes",
 ]
 
@@ -152,20 +150,3 @@ def head_from_bytes(data: bytes, ladder: Ladder) -> Head:
 
 def _probe(folder: Path, ladder: Ladder) -> ProbeHead:
     return ProbeHead.from_state(load((folder / "probe.safetensors").read_bytes()), ladder)
-
-
-def pictures_to_bytes(inputs: NDArray[np.uint8], expected: Scores) -> bytes:
-    """Return a probe set, pictures and what the training network says about them, as an npz."""
-    arrays = {name: getattr(expected, name) for name in Scores.__dataclass_fields__}
-    buffer = io.BytesIO()
-    given = {name: array for name, array in arrays.items() if array is not None}
-    np.savez_compressed(buffer, allow_pickle=False, inputs=inputs, **given)
-    return buffer.getvalue()
-
-
-def pictures_from_bytes(data: bytes) -> tuple[NDArray[np.uint8], Scores]:
-    """Read what :func:`pictures_to_bytes` wrote."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    inputs = arrays.pop("inputs")
-    return inputs, Scores(**arrays)

@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_sdk import probe
-from edge_sdk.agent import VARIANTS, Agent, load_agent
-from edge_sdk.engine import OnnxEngine
+from edge_sdk.agent import VARIANTS
+from edge_sdk.engine import NATIVE, OnnxEngine
 from edge_sdk.errors import EngineError
 from export.bench import Row, bench
+from export.gate import fp32_agent, probe_set
 from export.int8 import Quantized, quantize
-from export.run import pictures_from_bytes
 from model_store import Draft, Manifest, Store, StoredAgent
 from model_store.errors import GateFailed
 
-__all__ = ["Int8", "engines", "fp32_agent", "probe_set", "publish_int8"]
+__all__ = ["Int8", "engines", "publish_int8"]
 
 #: How many times faster a variant has to be on the machine that makes it, to be worth its risk.
 WORTH = 1.05
@@ -61,28 +61,11 @@ class Int8:
         }
 
 
-def fp32_agent(stored: StoredAgent) -> Agent:
-    """Return the agent with the engine that passed the first gate, whatever variants it has."""
-    return replace(load_agent(stored), engine=OnnxEngine(stored.file("engine")))
-
-
-def probe_set(stored: StoredAgent) -> NDArray[np.uint8]:
-    """Return the pictures that an agent's variants are proved on, uint8 (N, S, S, 3).
-
-    An agent that a device re-trained has none: there were no pictures, only features. The
-    synthetic ones have to do then.
-    """
-    if stored.manifest.entries("parity"):
-        return pictures_from_bytes(stored.file("parity"))[0]
-    return probe.pictures(OnnxEngine(stored.file("engine")).side)
-
-
 def engines(stored: StoredAgent) -> dict[str, bytes]:
-    """Return an agent's ONNX engines by the name of the variant."""
+    """Return an agent's ONNX engines for the CPU by the name of the variant."""
     found = {"fp32": stored.file("engine")}
-    for role in VARIANTS.values():
-        if stored.manifest.entries(role):
-            found[role.removeprefix("engine-")] = stored.file(role)
+    if stored.manifest.entries(VARIANTS["cpu"]):  # TensorRT's form would be slow here
+        found["int8"] = stored.file(VARIANTS["cpu"])
     return found
 
 
@@ -93,6 +76,7 @@ def publish_int8(
     *,
     aliases: Sequence[str] = (),
     tell: Tell = lambda _: None,
+    tensorrt: bool = False,
     timed: Callable[..., list[Row]] = bench,
 ) -> Int8:
     """Quantise an agent's engine, prove it, and publish the agent with it.
@@ -104,6 +88,7 @@ def publish_int8(
             independent proof.
         aliases: names that point to the new version afterwards.
         tell: called with a sentence now and then.
+        tensorrt: add the form that TensorRT takes (role ``engine-qdq``) as well.
         timed: measures both engines.
 
     Raises:
@@ -125,6 +110,9 @@ def publish_int8(
         )
     result = Int8(manifest=stored.manifest, quantized=made, rows=(fp32, int8))
     files = {VARIANTS["cpu"] + ".onnx": (VARIANTS["cpu"], made.model)}
+    if tensorrt:
+        graph = quantize(agent, stored.file("engine"), given, inputs, symmetric=True, tell=tell)
+        files[VARIANTS[NATIVE] + ".onnx"] = (VARIANTS[NATIVE], graph.model)
     manifest = _published(store, stored, files, {"int8": result.as_dict()}, aliases)
     return replace(result, manifest=manifest)
 

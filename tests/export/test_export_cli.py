@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load, save
 
+from edge_sdk.engine import OnnxEngine
+from edge_sdk.gpu import Gpu
 from export import tensorrt
 from export.__main__ import main
-from export.gpu import Gpu
 from export.publish import publish_run
 from export.run import TrainingRun
 from model_store import Store
@@ -56,12 +57,12 @@ def published(filled: Store, store: Store) -> str:
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt, "visible_gpu", lambda: None)
+    monkeypatch.setattr("edge_sdk.engine_trt.visible_gpu", lambda: None)
 
 
 @pytest.fixture
 def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt, "visible_gpu", lambda: GPU)
+    monkeypatch.setattr("edge_sdk.engine_trt.visible_gpu", lambda: GPU)
     monkeypatch.setitem(sys.modules, "tensorrt", ModuleType("tensorrt"))
 
 
@@ -123,10 +124,14 @@ def test_with_a_gpu_the_engine_goes_to_this_machines_cache(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys.modules["tensorrt"], "__version__", "11.4.0", raising=False)
-    monkeypatch.setattr(tensorrt, "_plan", lambda model, _: b"plan of " + model[:4])
+    monkeypatch.setattr(tensorrt, "_plan", lambda model, *_: (b"plan of " + model[:4], b""))
+    monkeypatch.setattr(tensorrt, "open_trt", lambda model, *_: OnnxEngine(model))
     arguments = ["--agent", published[:12], "--store", str(store.root), "--trt"]
     assert main([*arguments, "--json"]) == 0
-    path = Path(json.loads(capsys.readouterr().out)["tensorrt"])
+    told = json.loads(capsys.readouterr().out)["tensorrt"]
+    assert told["parity"]["same_rung"] == 1.0
+    path, several = map(Path, told["engines"])
+    assert several.is_file()
     assert path.parent == store.root / "cache" / "tensorrt"
     assert path.read_bytes() == b"plan of " + store.load(published).file("engine")[:4]
     assert main(arguments) == 0
@@ -147,7 +152,7 @@ def test_a_build_that_fails_is_told_as_a_missing_gpu_is(
     def fail(*_: object, **__: object) -> Path:
         raise EnvironmentMissing("TensorRT 11 cannot parse the engine: why.")
 
-    monkeypatch.setattr(tensorrt, "build", fail)
+    monkeypatch.setattr(tensorrt, "build_engines", fail)
     assert main(["--agent", published, "--store", str(store.root), choice, "--json"]) == code
     out, err = capsys.readouterr()
     assert err.count("\n") == 1
@@ -205,7 +210,7 @@ def test_int8_is_a_new_version_and_the_alias_follows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("export.variants.WORTH", 0.0)
-    monkeypatch.setattr("export.parity.MIN_SAME", 0.9)
+    monkeypatch.setattr("export.gate.MIN_SAME", 0.9)
     assert main(["--agent", "current", "--store", str(store.root), "--int8"]) == 0
     out, err = capsys.readouterr()
     assert "All in INT8" in err
@@ -222,7 +227,7 @@ def test_a_refused_variant_ends_with_3_and_the_rest_is_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("export.variants.WORTH", 1e9)
-    monkeypatch.setattr("export.parity.MIN_SAME", 0.9)
+    monkeypatch.setattr("export.gate.MIN_SAME", 0.9)
     out = tmp_path / "out"
     arguments = ["--agent", "current", "--store", str(store.root), "--int8", "--json"]
     assert main([*arguments, "--mar", "--triton", "--card", "--out", str(out), "--bench"]) == 3
@@ -250,7 +255,7 @@ def test_photos_to_calibrate_with_and_to_time_come_from_folders(
     pictures: Callable[..., NDArray[np.uint8]],
 ) -> None:
     monkeypatch.setattr("export.variants.WORTH", 0.0)
-    monkeypatch.setattr("export.parity.MIN_SAME", 0.9)
+    monkeypatch.setattr("export.gate.MIN_SAME", 0.9)
     for number, pixels in enumerate(pictures(12, side=40)):
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
     arguments = ["--agent", published, "--store", str(store.root), "--int8"]

@@ -129,7 +129,7 @@ def _model(data: bytes) -> Any:
 def test_a_block_that_changes_decisions_stays_fp32(
     wild: bytes, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.parity.MIN_SAME", 0.9)
+    monkeypatch.setattr("export.gate.MIN_SAME", 0.9)
     said: list[str] = []
     made = quantize(_agent(wild), wild, pictures(64), pictures(64), tell=said.append)
     assert made.whole.same_rung < 0.9
@@ -143,7 +143,7 @@ def test_a_block_that_changes_decisions_stays_fp32(
 def test_where_no_block_bears_it_int8_is_refused_with_the_pictures(
     wild: bytes, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.parity.MIN_SAME", 1.1)
+    monkeypatch.setattr("export.gate.MIN_SAME", 1.1)
     with pytest.raises(GateFailed, match=r"INT8 is refused.*pictures \[.*the fp32 engine stays"):
         quantize(_agent(wild), wild, pictures(64), pictures(64))
 

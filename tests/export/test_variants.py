@@ -21,9 +21,10 @@ from edge_sdk.errors import EngineError
 from edge_sdk.policy import choose
 from export.bench import Row
 from export.fuse import prefix_of
+from export.gate import fp32_agent, probe_set
 from export.publish import publish_run
 from export.run import TrainingRun
-from export.variants import engines, fp32_agent, probe_set, publish_int8
+from export.variants import engines, publish_int8
 from model_store import Store
 from model_store.errors import GateFailed
 
@@ -47,7 +48,7 @@ def store(filled: Store, tmp_path: Path) -> Store:
 @pytest.fixture(autouse=True)
 def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny network's decisions are closer calls than a real one's."""
-    monkeypatch.setattr("export.parity.MIN_SAME", 0.9)
+    monkeypatch.setattr("export.gate.MIN_SAME", 0.9)
 
 
 def timing(int8_ms: float) -> Callable[..., list[Row]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from export.gpu import Gpu, visible_gpu
+from edge_sdk.gpu import Gpu, visible_gpu
 
 ATTRIBUTES = {16: 132, 75: 9, 76: 0}
 
