@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--alias", help="agent to begin with (current)")
     run.add_argument("--folder", metavar="DIR", help="for transitions (beside the store)")
     run.add_argument("--min-score", type=float, help="labels below do not count (0)")
-    run.add_argument("--provider", help="cpu, cuda or tensorrt (cpu)")
+    run.add_argument("--provider", help="cpu, cuda, tensorrt or trt (cpu)")
     run.add_argument("--seed", type=int, help="of every random draw (0)")
     run.add_argument("--json", action="store_true", help="print one JSON object")
     run.set_defaults(handler=_run)

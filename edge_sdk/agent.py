@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,19 +16,25 @@ from PIL import Image
 from edge_sdk import probe
 from edge_sdk.climb import Look, climb
 from edge_sdk.codec import load
-from edge_sdk.engine import Engine, OnnxEngine, Scores
-from edge_sdk.errors import EngineError
+from edge_sdk.engine import NATIVE, Engine, OnnxEngine, Scores
+from edge_sdk.errors import EngineError, ProviderMissing
 from edge_sdk.ladder import Ladder, Rung, ladder_from_dicts
 from edge_sdk.palette import palette_of
 from edge_sdk.policy import OperatingPoint, choose
 from edge_sdk.preprocess import to_input
 from edge_sdk.scenery import Signature
 from edge_sdk.second_look import OnnxProbe, Probe
+from model_store.errors import EnvironmentMissing
 
 if TYPE_CHECKING:
     from model_store import Manifest, StoredAgent
 
-__all__ = ["Agent", "Decision", "Encode", "load_agent"]
+__all__ = ["VARIANTS", "Agent", "Decision", "Encode", "load_agent", "open_engine"]
+
+_log = logging.getLogger("edge_sdk.agent")
+
+#: Provider -> the role of the engine's variant that is made for it.
+VARIANTS = {"cpu": "engine-int8", NATIVE: "engine-qdq", "tensorrt": "engine-qdq"}
 
 #: Rung -> the JPEG file of the picture at hand, and its bytes over the reference's.
 Encode = Callable[[Rung], tuple[bytes, float]]
@@ -135,15 +143,17 @@ def load_agent(
     provider: str = "cpu",
     strict: bool = False,
     max_probes: int | None = None,
+    cache: Path | None = None,
 ) -> Agent:
     """Build an agent from the store: hashes verified, contract checked, probe passed.
 
     Args:
         stored: the agent's files.
-        provider: of the engine, see ``OnnxEngine``.
+        provider: of the engine, see ``OnnxEngine``; ``trt`` is TensorRT's own runtime.
         strict: likewise.
         max_probes: looks that this device can afford; the first operating point that needs no more
             is used, so that its certificate holds. None takes the agent's default.
+        cache: this machine's folder of TensorRT engines.
 
     Raises:
         CorruptAgent: a file is not what the manifest says.
@@ -151,7 +161,7 @@ def load_agent(
         EnvironmentMissing: no engine runtime, or (``strict``) another provider than asked for.
     """
     manifest = stored.manifest
-    engine = OnnxEngine(stored.file("engine"), provider=provider, strict=strict)
+    engine = open_engine(stored, provider=provider, strict=strict, cache=cache)
     if engine.ladder != ladder_from_dicts(manifest.ladder):
         raise EngineError(
             f"The engine of agent {manifest.id} has another ladder than its manifest."
@@ -175,6 +185,38 @@ def load_agent(
         plain=_certified(manifest, lambda one: not one.max_probes and one.trade_off is not None),
         fixed=getattr(_certified(manifest, lambda one: one.rung is not None), "rung", None),
     )
+
+
+def open_engine(
+    stored: StoredAgent,
+    *,
+    provider: str = "cpu",
+    strict: bool = False,
+    cache: Path | None = None,
+) -> Engine:
+    """Open the variant of an agent's engine that is made for ``provider``.
+
+    Whole numbers (role ``engine-int8``, for TensorRT ``engine-qdq``), if the agent has them: they
+    were published because they decide as ``engine`` does.
+
+    Raises:
+        CorruptAgent, EngineError, EnvironmentMissing: see :func:`load_agent`.
+    """
+    role = VARIANTS.get(provider, "engine")
+    model = stored.file(role if stored.manifest.entries(role) else "engine")
+    if provider != NATIVE:
+        return OnnxEngine(model, provider=provider, strict=strict, cache=cache)
+    from edge_sdk.engine_trt import open_trt  # the driver and TensorRT: only when asked for
+
+    try:
+        if cache is None:
+            raise EnvironmentMissing("no folder of engines was named.")
+        return open_trt(model, cache)
+    except (EnvironmentMissing, EngineError) as error:
+        if strict:
+            raise ProviderMissing(f"TensorRT was asked for, but {error}") from error
+        _log.warning("TensorRT was asked for, but %s The CPU is used.", error)
+        return open_engine(stored)
 
 
 def _point(manifest: Manifest, max_probes: int | None) -> OperatingPoint:

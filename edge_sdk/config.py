@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from edge_sdk.agreement import METRICS
 from edge_sdk.backends.base import Backend
-from edge_sdk.engine import PROVIDERS
+from edge_sdk.engine import NATIVE, PROVIDERS
 from edge_sdk.estimator import TABLE_1, LoopParameters
 from edge_sdk.memory import MAX_TRANSITIONS
 from edge_sdk.outbox import POLICIES
@@ -101,7 +101,8 @@ class EdgeConfig:
         spool_bytes: bytes that they may have there; beyond, ``queue_full`` holds.
         spool_age_s: seconds after which a picture on disk is given up.
         seed: of every random draw.
-        provider: where the engine runs, one of ``edge_sdk.engine.PROVIDERS``.
+        provider: where the engine runs, one of ``edge_sdk.engine.PROVIDERS``, or ``trt``,
+            TensorRT's own runtime with the engines that ``python -m export --trt`` built here.
         strict: raise what would otherwise be counted and answered at the reference; for tests.
         delta: a false alarm by answers comes once in 1/delta verified ones at most, in the mean.
         labels: share of the pictures that verifying and canaries may cost while all is well.
@@ -185,7 +186,7 @@ class EdgeConfig:
     def __post_init__(self) -> None:
         self._check_choice("metric", METRICS)
         self._check_choice("monitor", MONITORS)
-        self._check_choice("provider", tuple(PROVIDERS))
+        self._check_choice("provider", (*PROVIDERS, NATIVE))
         self._check_choice("queue_full", POLICIES)
         for name in _COUNTS:
             if getattr(self, name) < 1:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,9 +19,22 @@ from numpy.typing import NDArray
 from edge_sdk.errors import EngineError, ProviderMissing
 from edge_sdk.ladder import Ladder, ladder_from_dicts
 from edge_sdk.preprocess import spec_sha256
-from model_store.errors import EnvironmentMissing, UsageError
+from model_store import onnx_safety
+from model_store.errors import EnvironmentMissing, UnsafeModel, UsageError
+from model_store.files import sha256_bytes
 
-__all__ = ["PROVIDERS", "SCHEMA", "Engine", "OnnxEngine", "Scores", "ladder_of", "open_session"]
+__all__ = [
+    "NATIVE",
+    "PROVIDERS",
+    "SCHEMA",
+    "Engine",
+    "OnnxEngine",
+    "Scores",
+    "check_graph",
+    "check_images",
+    "ladder_of",
+    "open_session",
+]
 
 SCHEMA = "adacompress.engine/1"
 
@@ -30,6 +44,9 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+
+#: The option's name for TensorRT's own runtime, see ``edge_sdk.engine_trt``.
+NATIVE = "trt"
 
 _log = logging.getLogger("edge_sdk.engine")
 
@@ -57,6 +74,8 @@ class Engine(Protocol):
     side: int
     ladder: Ladder
     provider: str
+    #: Whether agreement and size are predicted apart, so that a trade-off can be applied.
+    factored: bool
 
     def run(self, images: NDArray[np.uint8]) -> Scores:
         """Score ``images``, uint8 (N, S, S, 3)."""
@@ -67,10 +86,12 @@ class OnnxEngine:
 
     Args:
         model: the ONNX file's bytes, already verified against the manifest's hash.
-        provider: ``cpu``, ``cuda`` or ``tensorrt``.
+        provider: ``cpu``, ``cuda`` or ``tensorrt``, which is ONNX Runtime's own TensorRT provider;
+            ``edge_sdk.engine_trt`` runs TensorRT without ONNX Runtime.
         strict: raise if ONNX Runtime gives another provider than asked for (it falls back to the
             CPU silently); otherwise one warning is logged and ``provider`` tells the truth.
         threads: intra-op threads; the runtime's own default would take every core of the host.
+        cache: this machine's folder for what the provider ``tensorrt`` builds.
 
     Raises:
         EngineError: the bytes are no engine of this contract.
@@ -79,15 +100,21 @@ class OnnxEngine:
     """
 
     def __init__(
-        self, model: bytes, *, provider: str = "cpu", strict: bool = False, threads: int = 1
+        self,
+        model: bytes,
+        *,
+        provider: str = "cpu",
+        strict: bool = False,
+        threads: int = 1,
+        cache: Path | None = None,
     ) -> None:
-        self._session = open_session(model, provider, threads)
+        check_graph(model)
+        self._session = open_session(model, provider, threads, cache)
         self.provider = _check_provider(self._session, provider, strict)
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.ladder = ladder_of(metadata)
         self.side = _check_signature(self._session, len(self.ladder))
         there = {output.name for output in self._session.get_outputs()}
-        #: Whether agreement and size are predicted apart, so that a trade-off can be applied.
         self.factored = {"agreement", "size_ratio"} <= there
         self._outputs = [name for name in Scores.__dataclass_fields__ if name in there]
 
@@ -97,12 +124,7 @@ class OnnxEngine:
         Raises:
             EngineError: a wrong shape or dtype, or the runtime failed.
         """
-        shape_fits = len(images) > 0 and images.shape[1:] == (self.side, self.side, 3)
-        if images.dtype != np.uint8 or not shape_fits:
-            raise EngineError(
-                f"The engine takes uint8 (N > 0, {self.side}, {self.side}, 3), not {images.dtype} "
-                f"{images.shape}; make the input with edge_sdk.preprocess.to_input."
-            )
+        check_images(images, self.side)
         try:
             rows = [self._session.run(self._outputs, {"image": image[None]}) for image in images]
         except Exception as error:  # the runtime raises its own unrelated classes
@@ -111,8 +133,42 @@ class OnnxEngine:
         return Scores(**dict(zip(self._outputs, stacked, strict=True)))
 
 
-def open_session(model: bytes, provider: str = "cpu", threads: int = 1) -> Any:
+def check_images(images: NDArray[np.uint8], side: int) -> None:
+    """Check an engine's input.
+
+    Raises:
+        EngineError: it is not uint8 (N > 0, side, side, 3).
+    """
+    if images.dtype != np.uint8 or not (len(images) and images.shape[1:] == (side, side, 3)):
+        raise EngineError(
+            f"The engine takes uint8 (N > 0, {side}, {side}, 3), not {images.dtype} "
+            f"{images.shape}; make the input with edge_sdk.preprocess.to_input."
+        )
+
+
+def check_graph(model: bytes) -> None:
+    """Look at an ONNX file before a runtime does, see ``model_store.onnx_safety``.
+
+    Raises:
+        EngineError: it is no ONNX file, or more than an engine needs is in it.
+    """
+    try:
+        onnx_safety.check(model)
+    except UnsafeModel as error:
+        raise EngineError(str(error)) from error
+
+
+def open_session(
+    model: bytes, provider: str = "cpu", threads: int = 1, cache: Path | None = None
+) -> Any:
     """Return an ONNX Runtime session that says nothing by itself and takes ``threads`` cores.
+
+    Args:
+        model: the ONNX file's bytes.
+        provider: one of ``PROVIDERS``.
+        threads: intra-op threads.
+        cache: this machine's folder for what the provider ``tensorrt`` builds, else nothing is
+            kept and every start builds for minutes.
 
     Raises:
         UsageError, EnvironmentMissing, EngineError: see :class:`OnnxEngine`.
@@ -136,8 +192,11 @@ def open_session(model: bytes, provider: str = "cpu", threads: int = 1) -> Any:
         getattr(onnxruntime, "preload_dlls", lambda: None)()
     # Naming a provider that this build lacks is a warning there and a sentence here.
     wanted = [name for name in wanted if name in onnxruntime.get_available_providers()]
+    settings = [_settings(name, model, onnxruntime.__version__, cache) for name in wanted]
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=wanted)
+        session = onnxruntime.InferenceSession(
+            model, options, providers=wanted, provider_options=settings
+        )
     except Exception as error:  # the runtime raises its own unrelated classes
         raise EngineError(
             f"The graph cannot be loaded ({len(model)} bytes: {error}). Load another version, or "
@@ -146,6 +205,23 @@ def open_session(model: bytes, provider: str = "cpu", threads: int = 1) -> Any:
     if hasattr(session, "_model_bytes"):
         session._model_bytes = None  # kept for a fall-back that is not used here
     return session
+
+
+def _settings(provider: str, model: bytes, version: str, cache: Path | None) -> dict[str, str]:
+    """Return a provider's options: where TensorRT keeps what it built, a folder for each model.
+
+    ONNX Runtime does not notice that a kept engine is another version's or model's; TensorRT's own
+    version and the GPU are in the names that it gives.
+    """
+    if provider != PROVIDERS["tensorrt"] or cache is None:
+        return {}
+    folder = str(cache / f"ort-{version}-{sha256_bytes(model)[:16]}")
+    return {
+        "trt_engine_cache_enable": "True",
+        "trt_engine_cache_path": folder,
+        "trt_timing_cache_enable": "True",
+        "trt_timing_cache_path": folder,
+    }
 
 
 def _check_provider(session: Any, provider: str, strict: bool) -> str:

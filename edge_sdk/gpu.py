@@ -9,7 +9,7 @@ import ctypes
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Gpu", "visible_gpu"]
+__all__ = ["Gpu", "load_driver", "visible_gpu"]
 
 _LIBRARIES = ("libcuda.so.1", "nvcuda.dll")
 _MULTIPROCESSOR_COUNT = 16
@@ -39,7 +39,7 @@ def visible_gpu(driver: Any = None) -> Gpu | None:
     Args:
         driver: the loaded driver library; None loads the system's.
     """
-    driver = driver or _load_driver()
+    driver = driver or load_driver()
     if driver is None or driver.cuInit(0) != 0:
         return None
     count, device = ctypes.c_int(0), ctypes.c_int(0)
@@ -62,7 +62,8 @@ def _attribute(driver: Any, device: ctypes.c_int, number: int) -> int:
     return value.value
 
 
-def _load_driver() -> Any:
+def load_driver() -> Any:
+    """Return the CUDA driver library, or None where there is none."""
     for name in _LIBRARIES:
         try:
             return ctypes.CDLL(name)

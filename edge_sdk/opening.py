@@ -78,8 +78,8 @@ def default_retrainer() -> Retrainer | None:
     return ChildProcessRetrainer() if importlib.util.find_spec("training") else None
 
 
-def loader(config: EdgeConfig) -> Load:
-    """Return what builds agents."""
+def loader(config: EdgeConfig, store: AgentStore) -> Load:
+    """Return what builds agents; engines built for this GPU are in the store's folder."""
     from edge_sdk.agent import load_agent
 
     return partial(
@@ -87,4 +87,5 @@ def loader(config: EdgeConfig) -> Load:
         provider=config.provider,
         strict=config.strict,
         max_probes=config.max_probes,
+        cache=Path(store.root) / "cache" / "tensorrt",
     )

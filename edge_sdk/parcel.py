@@ -11,7 +11,10 @@ from edge_sdk.codec import Picture, encode, scaled_size
 from edge_sdk.ladder import FULL, REFERENCE, Ladder, Rung
 from model_store.files import sha256_bytes
 
-__all__ = ["Packer", "Parcel"]
+__all__ = ["UNLIMITED", "Packer", "Parcel"]
+
+#: What a service that takes anything accepts, for where encodings are looked at, not uploaded.
+UNLIMITED = Capabilities(max_bytes=2**31, min_side=1, max_side=2**31)
 
 #: What stands for the reference where the service does not accept it: scaled down until it does.
 _REFERENCES: Ladder = (

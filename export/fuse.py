@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,19 @@ from edge_sdk.preprocess import spec_sha256
 from edge_sdk.second_look import SCHEMA as PROBE
 from export.network import DQNHead, FactoredHead, Prefix
 from export.probe_head import ProbeHead
+from export.tidy import fold_division, merge_twins
 from model_store.errors import UsageError
 from model_store.files import write_atomic
 
-__all__ = ["OPSET", "export_prefix", "export_probe", "fuse", "prefix_of"]
+__all__ = ["OPSET", "export_prefix", "export_probe", "finished", "fuse", "parse", "prefix_of"]
 
 #: ONNX operator set of every artefact; what ONNX Runtime 1.20 and TensorRT 10.13 both read.
 OPSET = 18
 
 _FEATURES = "features"
+
+#: What is done to a prefix after its export; another number is another file in the cache.
+_FORM = 2
 
 
 def export_prefix(prefix: Prefix, cache: Path | None = None) -> bytes:
@@ -49,7 +53,8 @@ def export_prefix(prefix: Prefix, cache: Path | None = None) -> bytes:
     if path and path.is_file():
         return path.read_bytes()
     image = torch.zeros(1, prefix.side, prefix.side, 3, dtype=torch.uint8)
-    data = _export(prefix, "prefix", (image,), ("image",), (_FEATURES,)).SerializeToString()
+    model = _export(prefix, "prefix", (image,), ("image",), (_FEATURES,))
+    data = fold_division(model).SerializeToString()
     if path:
         write_atomic(path, data)
     return data
@@ -61,7 +66,7 @@ def prefix_of(engine: bytes) -> bytes:
     Raises:
         UsageError: it is no engine of ours.
     """
-    extracted = onnx.utils.Extractor(_parse(engine)).extract_model(["image"], [_FEATURES])
+    extracted = onnx.utils.Extractor(parse(engine)).extract_model(["image"], [_FEATURES])
     return bytes(extracted.SerializeToString())
 
 
@@ -76,7 +81,7 @@ def fuse(prefix: bytes, head: DQNHead | FactoredHead, ladder: Ladder) -> bytes:
     Raises:
         UsageError: the prefix is no ONNX of ours.
     """
-    front = _parse(prefix)
+    front = parse(prefix)
     dimension = front.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     features = (torch.zeros(1, dimension),)
     back = _export(head.eval(), "head", features, (_FEATURES,), head.outputs)
@@ -115,12 +120,24 @@ def _finished(model: Any, schema: str, ladder: Ladder) -> bytes:
         "ladder": json.dumps([rung.as_dict() for rung in ladder], sort_keys=True),
         "preprocess_sha256": spec_sha256(),
     }
-    onnx.helper.set_model_props(model, properties)
+    return finished(merge_twins(model), {**properties, "precision": "fp32"})
+
+
+def finished(model: Any, properties: Mapping[str, str]) -> bytes:
+    """Return a model's bytes, with its metadata, after ONNX's checker and shape inference."""
+    (opset,) = [entry.version for entry in model.opset_import if entry.domain == ""]
+    onnx.helper.set_model_props(model, {**properties, "opset": str(opset)})
+    model.producer_name, model.producer_version = "adacompress", ""
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
 
 
-def _parse(data: bytes) -> Any:
+def parse(data: bytes) -> Any:
+    """Return a prefix or an engine as an ``onnx.ModelProto``.
+
+    Raises:
+        UsageError: it is no engine of ours.
+    """
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # protobuf's own class
@@ -181,7 +198,7 @@ def _quiet_exporter() -> Iterator[None]:
 
 def _fingerprint(prefix: Prefix) -> str:
     digest = hashlib.sha256(
-        f"{prefix.cut}/{prefix.side}/{prefix.confidence}/{OPSET}/{torch.__version__}".encode()
+        f"{_FORM}/{prefix.cut}/{prefix.side}/{prefix.confidence}/{OPSET}/{torch.__version__}".encode()
     )
     for name, value in prefix.state_dict().items():
         digest.update(name.encode())

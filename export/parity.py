@@ -6,9 +6,6 @@ where it differs, two rungs whose value the network itself holds for nearly equa
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,41 +13,15 @@ from torch import nn
 
 from edge_sdk.engine import Engine, Scores
 from edge_sdk.policy import OperatingPoint, choose
-from edge_sdk.probe import Q_GAP
 from edge_sdk.second_look import Probe
+from export.gate import ParityReport, compare, passed
 from export.probe_head import ProbeHead
 from model_store.errors import GateFailed
 
-__all__ = ["MIN_SAME", "PROBE_GAP", "ParityReport", "check_parity", "check_probe", "scores_of"]
-
-#: Share of pictures that must get the very same rung (``adacompress.engine/1``).
-MIN_SAME = 0.995
+__all__ = ["PROBE_GAP", "check_parity", "check_probe", "scores_of"]
 
 #: Largest difference in a probe's predicted agreement.
 PROBE_GAP = 1e-3
-
-
-@dataclass(frozen=True)
-class ParityReport:
-    """What the gate measured.
-
-    Attributes:
-        pictures: number of pictures compared.
-        same_rung: share with the same decision.
-        max_gap: largest loss of value at a differing decision, in units of the decision's value.
-        max_difference: largest absolute difference of any Q-value.
-        differing: indices of the pictures that differ.
-    """
-
-    pictures: int
-    same_rung: float
-    max_gap: float
-    max_difference: float
-    differing: tuple[int, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping."""
-        return {**asdict(self), "differing": list(self.differing)}
 
 
 def scores_of(network: nn.Module, images: NDArray[np.uint8]) -> Scores:
@@ -78,27 +49,7 @@ def check_parity(
     if len(images) == 0:
         raise GateFailed("There are no pictures to compare decisions on. Nothing was published.")
     got = engine.run(images)
-    wanted_rung, got_rung = choose(expected, point), choose(got, point)
-    value = _value(expected, point)
-    rows = np.arange(len(images))
-    gaps = value[rows, wanted_rung] - value[rows, got_rung]
-    differing = np.flatnonzero(wanted_rung != got_rung)
-    report = ParityReport(
-        pictures=len(images),
-        same_rung=1.0 - len(differing) / len(images),
-        max_gap=float(gaps.max()),
-        max_difference=float(np.abs(expected.q_values - got.q_values).max()),
-        differing=tuple(int(index) for index in differing),
-    )
-    finite = np.isfinite(report.max_difference)  # a NaN would be its row's argmax
-    if not (finite and report.same_rung >= MIN_SAME and report.max_gap <= Q_GAP):
-        raise GateFailed(
-            f"The engine differs from the trained network: {report.same_rung:.1%} of "
-            f"{report.pictures} pictures get the same rung (at least {MIN_SAME:.1%} required), the "
-            f"largest loss is {report.max_gap:.3g} (at most {Q_GAP}); pictures "
-            f"{list(report.differing[:10])} differ. Nothing was published."
-        )
-    return report
+    return passed(compare(expected, got, choose(expected, point), choose(got, point), point))
 
 
 def check_probe(head: ProbeHead, probe: Probe, features: NDArray[np.float32]) -> None:
@@ -130,11 +81,3 @@ def check_probe(head: ProbeHead, probe: Probe, features: NDArray[np.float32]) ->
             f"The probe graph's agreement differs from the trained head's by up to {worst:.3g} "
             f"(allowed {PROBE_GAP}). Nothing was published."
         )
-
-
-def _value(scores: Scores, point: OperatingPoint) -> NDArray[np.float32]:
-    if point.trade_off is None or scores.agreement is None or scores.size_ratio is None:
-        return scores.q_values
-    # λ scales the whole decision, so gaps are stated per unit of max(λ, 1).
-    value = point.trade_off * scores.agreement - scores.size_ratio
-    return np.asarray(value / max(point.trade_off, 1.0), dtype=np.float32)

@@ -12,7 +12,8 @@ from edge_sdk.engine import OnnxEngine
 from edge_sdk.preprocess import SPEC, spec_sha256
 from edge_sdk.second_look import OnnxProbe
 from export.fuse import export_probe, fuse
-from export.parity import ParityReport, check_parity, check_probe
+from export.gate import ParityReport, pictures_to_bytes
+from export.parity import check_parity, check_probe
 from export.run import TrainingRun, state_to_bytes
 from model_store import Draft, Manifest, Store
 from model_store.errors import UsageError
@@ -46,6 +47,8 @@ def publish_run(
     files = {
         "engine.onnx": ("engine", model),
         "head.safetensors": ("head", state_to_bytes(run.head)),
+        # For the gates of later variants; only what it takes to decide on, no larger pictures.
+        "parity.npz": ("parity", pictures_to_bytes(run.inputs, run.expected)),
     }
     if run.probe is not None:
         dimension = int(run.expected.features.shape[1])

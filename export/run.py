@@ -9,7 +9,6 @@ RUN/probe.safetensors  the probe head, if probing pays
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import nn
 from edge_sdk.engine import Scores
 from edge_sdk.ladder import Ladder, ladder_from_dicts
 from edge_sdk.policy import OperatingPoint
+from export.gate import pictures_from_bytes, pictures_to_bytes
 from export.network import DQNHead, FactoredHead
 from export.probe_head import ProbeHead
 from model_store.errors import UsageError
@@ -72,7 +72,7 @@ class TrainingRun:
         """Write the run's four files; ``run.json`` last, so that a run with it is whole."""
         write_atomic(folder / "prefix.onnx", self.prefix)
         write_atomic(folder / "head.safetensors", state_to_bytes(self.head))
-        write_atomic(folder / "parity.npz", _parity_to_bytes(self.inputs, self.expected))
+        write_atomic(folder / "parity.npz", pictures_to_bytes(self.inputs, self.expected))
         if self.probe is not None:
             write_atomic(folder / "probe.safetensors", state_to_bytes(self.probe))
         document = {
@@ -100,7 +100,7 @@ class TrainingRun:
                     f"reads {SCHEMA!r}."
                 )
             ladder = ladder_from_dicts(document["ladder"])
-            inputs, expected = _parity_from_bytes((folder / "parity.npz").read_bytes())
+            inputs, expected = pictures_from_bytes((folder / "parity.npz").read_bytes())
             return cls(
                 prefix=(folder / "prefix.onnx").read_bytes(),
                 head=head_from_bytes((folder / "head.safetensors").read_bytes(), ladder),
@@ -147,18 +147,3 @@ def head_from_bytes(data: bytes, ladder: Ladder) -> Head:
 def probe_from_bytes(data: bytes, ladder: Ladder) -> ProbeHead:
     """Rebuild a probe's head from its safetensors."""
     return ProbeHead.from_state(load(data), ladder)
-
-
-def _parity_to_bytes(inputs: NDArray[np.uint8], expected: Scores) -> bytes:
-    arrays = {name: getattr(expected, name) for name in Scores.__dataclass_fields__}
-    buffer = io.BytesIO()
-    given = {name: array for name, array in arrays.items() if array is not None}
-    np.savez_compressed(buffer, allow_pickle=False, inputs=inputs, **given)
-    return buffer.getvalue()
-
-
-def _parity_from_bytes(data: bytes) -> tuple[NDArray[np.uint8], Scores]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    inputs = arrays.pop("inputs")
-    return inputs, Scores(**arrays)

@@ -6,14 +6,19 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from safetensors.torch import load, save
 
+from edge_sdk.engine import OnnxEngine
 from edge_sdk.gpu import Gpu
 from export import tensorrt
 from export.__main__ import main
@@ -52,12 +57,12 @@ def published(filled: Store, store: Store) -> str:
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt, "visible_gpu", lambda: None)
+    monkeypatch.setattr("edge_sdk.engine_trt.visible_gpu", lambda: None)
 
 
 @pytest.fixture
 def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt, "visible_gpu", lambda: GPU)
+    monkeypatch.setattr("edge_sdk.engine_trt.visible_gpu", lambda: GPU)
     monkeypatch.setitem(sys.modules, "tensorrt", ModuleType("tensorrt"))
 
 
@@ -119,10 +124,14 @@ def test_with_a_gpu_the_engine_goes_to_this_machines_cache(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys.modules["tensorrt"], "__version__", "11.4.0", raising=False)
-    monkeypatch.setattr(tensorrt, "_plan", lambda model, _: b"plan of " + model[:4])
+    monkeypatch.setattr(tensorrt, "_plan", lambda model, *_: (b"plan of " + model[:4], b""))
+    monkeypatch.setattr(tensorrt, "open_trt", lambda model, *_: OnnxEngine(model))
     arguments = ["--agent", published[:12], "--store", str(store.root), "--trt"]
     assert main([*arguments, "--json"]) == 0
-    path = Path(json.loads(capsys.readouterr().out)["tensorrt"])
+    told = json.loads(capsys.readouterr().out)["tensorrt"]
+    assert told["parity"]["same_rung"] == 1.0
+    path, several = map(Path, told["engines"])
+    assert several.is_file()
     assert path.parent == store.root / "cache" / "tensorrt"
     assert path.read_bytes() == b"plan of " + store.load(published).file("engine")[:4]
     assert main(arguments) == 0
@@ -143,7 +152,7 @@ def test_a_build_that_fails_is_told_as_a_missing_gpu_is(
     def fail(*_: object, **__: object) -> Path:
         raise EnvironmentMissing("TensorRT 11 cannot parse the engine: why.")
 
-    monkeypatch.setattr(tensorrt, "build", fail)
+    monkeypatch.setattr(tensorrt, "build_engines", fail)
     assert main(["--agent", published, "--store", str(store.root), choice, "--json"]) == code
     out, err = capsys.readouterr()
     assert err.count("\n") == 1
@@ -192,6 +201,84 @@ def test_a_perturbed_head_on_disk_ends_with_3(folder: Path, store: Store) -> Non
     path.write_bytes(save(state))
     assert main(["--run", str(folder), "--store", str(store.root)]) == 3
     assert store.ids() == ()
+
+
+def test_int8_is_a_new_version_and_the_alias_follows(
+    published: str,
+    store: Store,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("export.variants.WORTH", 0.0)
+    monkeypatch.setattr("export.gate.MIN_SAME", 0.9)
+    assert main(["--agent", "current", "--store", str(store.root), "--int8"]) == 0
+    out, err = capsys.readouterr()
+    assert "All in INT8" in err
+    assert "INT8: 1 of 1 blocks" in out
+    assert store.resolve("current") != published
+    assert store.load("current").manifest.entries("engine-int8")
+
+
+def test_a_refused_variant_ends_with_3_and_the_rest_is_made(
+    published: str,
+    store: Store,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("export.variants.WORTH", 1e9)
+    monkeypatch.setattr("export.gate.MIN_SAME", 0.9)
+    out = tmp_path / "out"
+    arguments = ["--agent", "current", "--store", str(store.root), "--int8", "--json"]
+    assert main([*arguments, "--mar", "--triton", "--card", "--out", str(out), "--bench"]) == 3
+    document, err = capsys.readouterr()
+    told = json.loads(document)
+    assert "INT8 is refused" in err
+    assert (told["ok"], told["int8"], told["agent"]) == (False, None, published)
+    assert store.ids() == (published,)
+    assert [Path(name).name for name in told["files"]] == [
+        "day.mar",
+        "model.onnx",
+        "config.pbtxt",
+        "MODEL_CARD.md",
+    ]
+    assert all(Path(name).is_file() for name in told["files"])
+    assert [row["variant"] for row in told["bench"]] == ["fp32"]
+
+
+def test_photos_to_calibrate_with_and_to_time_come_from_folders(
+    published: str,
+    store: Store,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    pictures: Callable[..., NDArray[np.uint8]],
+) -> None:
+    monkeypatch.setattr("export.variants.WORTH", 0.0)
+    monkeypatch.setattr("export.gate.MIN_SAME", 0.9)
+    for number, pixels in enumerate(pictures(12, side=40)):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    arguments = ["--agent", published, "--store", str(store.root), "--int8"]
+    assert main([*arguments, "--calibration", str(tmp_path), "--bench", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["variant", "fp32", "int8"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    published: str, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").write_bytes(b"a file")
+    arguments = ["--agent", published, "--store", str(store.root), "--card"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 4
+    assert "name another with --out" in capsys.readouterr().err
+
+
+def test_calibration_photos_are_for_int8(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--agent", "a", "--store", str(store.root), "--calibration", str(tmp_path)]
+    assert main(arguments) == 2
+    assert "--calibration is for --int8" in capsys.readouterr().err
 
 
 def test_an_unknown_agent_ends_with_5(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

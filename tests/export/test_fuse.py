@@ -48,7 +48,8 @@ def test_the_engine_computes_what_the_network_does(
 def test_the_engine_keeps_its_contract(engine: bytes) -> None:
     model = onnx.load_model_from_string(engine)
     facts = {entry.key: entry.value for entry in model.metadata_props}
-    assert facts.keys() == {"schema", "ladder", "preprocess_sha256"}
+    assert facts.keys() == {"schema", "ladder", "preprocess_sha256", "precision", "opset"}
+    assert (facts["precision"], facts["opset"]) == ("fp32", str(OPSET))
     assert (facts["schema"], facts["preprocess_sha256"]) == (SCHEMA, spec_sha256())
     assert json.loads(facts["ladder"]) == [rung.as_dict() for rung in PAPER]
     assert [entry.version for entry in model.opset_import if not entry.domain] == [OPSET]

@@ -16,8 +16,9 @@ from edge_sdk.engine import Scores
 from edge_sdk.ladder import PAPER
 from edge_sdk.policy import OperatingPoint
 from edge_sdk.probe import Q_GAP
+from export.gate import MIN_SAME
 from export.network import Network
-from export.parity import MIN_SAME, PROBE_GAP, check_parity, check_probe, scores_of
+from export.parity import PROBE_GAP, check_parity, check_probe, scores_of
 from export.probe_head import ProbeHead
 from export.run import TrainingRun
 from model_store.errors import GateFailed

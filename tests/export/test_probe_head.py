@@ -238,6 +238,8 @@ def test_the_graph_keeps_its_contract(exported: bytes, probe: OnnxProbe) -> None
         "schema": SCHEMA,
         "ladder": json.dumps([rung.as_dict() for rung in LADDER], sort_keys=True),
         "preprocess_sha256": spec_sha256(),
+        "precision": "fp32",
+        "opset": "18",
     }
     assert [entry.version for entry in model.opset_import if not entry.domain] == [OPSET]
     shapes = {

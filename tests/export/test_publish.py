@@ -68,6 +68,7 @@ def test_the_manifest_says_what_was_published(run_of_training: TrainingRun, stor
     assert manifest.backend["name"] == "fake://"
     assert {entry.role: entry.path for entry in manifest.files} == {
         "engine": "engine.onnx",
+        "parity": "parity.npz",
         "head": "head.safetensors",
     }
     stored = store.load(manifest.id)
@@ -87,6 +88,7 @@ def test_a_probing_agent_is_published_with_its_probe_and_both_points(
 ) -> None:
     assert {entry.role: entry.path for entry in probing.manifest.files} == {
         "engine": "engine.onnx",
+        "parity": "parity.npz",
         "head": "head.safetensors",
         "probe": "probe.onnx",
         "probe-head": "probe.safetensors",

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
-from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from numpy.typing import NDArray
 
+from edge_sdk.engine import OnnxEngine, Scores, ladder_of
+from edge_sdk.engine_trt import WORKSPACE, open_trt, requirements
 from edge_sdk.gpu import Gpu
 from edge_sdk.ladder import PAPER
 from export import tensorrt
 from export.fuse import fuse
+from export.publish import publish_run
 from export.run import TrainingRun
-from export.tensorrt import WORKSPACE, build, cache_key, requirements
-from model_store.errors import EnvironmentMissing
+from export.tensorrt import build, build_engines
+from model_store import Store, StoredAgent
+from model_store.errors import EnvironmentMissing, GateFailed
 from model_store.files import sha256_bytes
 
 GPU = Gpu("NVIDIA Imaginary 1000", "9.0", 132, 13000)
-MODEL = b"an onnx model"
+
+
+@pytest.fixture(scope="module")
+def model(run_of_training: TrainingRun) -> bytes:
+    return fuse(run_of_training.prefix, run_of_training.head, PAPER)
 
 
 class Flags10(IntEnum):
@@ -41,6 +50,9 @@ class FakeTensorRT:
     class MemoryPoolType(IntEnum):
         WORKSPACE = 0
 
+    class IProgressMonitor:
+        pass
+
     class Logger:
         WARNING = 2
 
@@ -57,8 +69,13 @@ class FakeTensorRT:
     def Builder(self, logger: Any) -> Any:  # noqa: N802
         assert isinstance(logger, self.Logger)
         config = SimpleNamespace(
-            set_memory_pool_limit=lambda pool, size: self._note("workspace", None, (pool, size))
+            set_memory_pool_limit=lambda pool, size: self._note("workspace", None, (pool, size)),
+            progress_monitor=None,
+            create_timing_cache=lambda known: self._note("timings", f"cache of {known!r}", known),
+            set_timing_cache=lambda cache, ignore: self._note("use timings", True, (cache, ignore)),
+            get_timing_cache=lambda: SimpleNamespace(serialize=lambda: memoryview(b"measured")),
         )
+        self.config = config
         return SimpleNamespace(
             create_network=lambda flags: self._note("flags", "network", flags),
             create_builder_config=lambda: config,
@@ -75,6 +92,13 @@ class FakeTensorRT:
 
     def _build(self, given_what_was_made: bool) -> Any:
         assert given_what_was_made
+        monitor = self.config.progress_monitor
+        monitor.phase_start("Building Engine", None, 4)
+        monitor.phase_start("Tactics", "Building Engine", 9)
+        assert monitor.step_complete("Tactics", 0)
+        assert monitor.step_complete("Building Engine", 1)
+        monitor.phase_finish("Tactics")
+        monitor.phase_finish("Building Engine")
         plan = None if self.plan is None else memoryview(self.plan)  # IHostMemory is a buffer
         return self._note("build", plan)
 
@@ -92,23 +116,59 @@ def version_11() -> FakeTensorRT:
 
 
 @pytest.mark.parametrize(("trt", "flags"), [(version_10(), 2), (version_11(), 0)])
-def test_an_engine_is_built_strongly_typed(trt: FakeTensorRT, flags: int, tmp_path: Path) -> None:
-    path = build(MODEL, tmp_path, trt=trt, gpu=GPU)
+def test_an_engine_is_built_strongly_typed(
+    trt: FakeTensorRT, flags: int, model: bytes, tmp_path: Path
+) -> None:
+    path = build(model, tmp_path, trt=trt, gpu=GPU)
     assert path.read_bytes() == b"a plan"
     assert trt.calls == [
         ("flags", flags),
-        ("parse", MODEL),
+        ("parse", model),
         ("workspace", (trt.MemoryPoolType.WORKSPACE, WORKSPACE)),
+        ("timings", b""),
+        ("use timings", ("cache of b''", False)),
         ("build", None),
     ]
 
 
-def test_the_engines_facts_lie_beside_it(tmp_path: Path) -> None:
-    path = build(MODEL, tmp_path, trt=version_11(), gpu=GPU)
+def test_what_was_timed_once_is_not_timed_again(model: bytes, tmp_path: Path) -> None:
+    trt = version_11()
+    build(model, tmp_path, trt=trt, gpu=GPU)
+    build(model, tmp_path, trt=trt, gpu=GPU, batch=4)
+    assert [what for name, what in trt.calls if name == "timings"] == [b"", b"measured"]
+
+
+def test_several_pictures_are_an_engine_of_their_own(model: bytes, tmp_path: Path) -> None:
+    trt = version_11()
+    one, four = (build(model, tmp_path, trt=trt, gpu=GPU, batch=batch) for batch in (1, 4))
+    assert one != four
+    first, second = (what for name, what in trt.calls if name == "parse")
+    assert first == model
+    shape = onnx.load_model_from_string(second).graph.input[0].type.tensor_type.shape
+    assert [dim.dim_value for dim in shape.dim] == [4, 16, 16, 3]
+
+
+def test_the_builder_tells_its_outer_phases(
+    model: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "export"):
+        build(model, tmp_path, trt=version_11(), gpu=GPU)
+    assert [record.getMessage() for record in caplog.records] == [
+        "building a TensorRT engine for NVIDIA Imaginary 1000, N = 1; this can take minutes",
+        "TensorRT: Building Engine, 4 steps",
+        "TensorRT: Building Engine, step 2",
+    ]
+
+
+def test_the_engines_facts_lie_beside_it(model: bytes, tmp_path: Path) -> None:
+    path = build(model, tmp_path, trt=version_11(), gpu=GPU)
     facts = json.loads(path.with_suffix(".json").read_text())
+    metadata = facts.pop("metadata")
+    assert ladder_of(metadata) == PAPER
     assert facts == {
+        "batch": 1,
         "sha256": sha256_bytes(b"a plan"),
-        "onnx_sha256": sha256_bytes(MODEL),
+        "onnx_sha256": sha256_bytes(model),
         "tensorrt": "11.4.0",
         "gpu": {
             "name": "NVIDIA Imaginary 1000",
@@ -120,82 +180,69 @@ def test_the_engines_facts_lie_beside_it(tmp_path: Path) -> None:
 
 
 def test_a_cached_engine_is_not_built_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    model: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trt = version_11()
     with caplog.at_level(logging.INFO, "export"):
-        first = build(MODEL, tmp_path, trt=trt, gpu=GPU)
-        again = build(MODEL, tmp_path, trt=trt, gpu=GPU)
+        first = build(model, tmp_path, trt=trt, gpu=GPU)
+        again = build(model, tmp_path, trt=trt, gpu=GPU)
     assert again == first
     assert [name for name, _ in trt.calls].count("build") == 1
     assert caplog.text.count("this can take minutes") == 1
 
 
-def test_whatever_makes_an_engine_unportable_changes_its_key() -> None:
-    keys = {
-        cache_key(MODEL, "11.4.0", GPU),
-        cache_key(MODEL + b".", "11.4.0", GPU),
-        cache_key(MODEL, "11.4.1", GPU),
-        cache_key(MODEL, "11.4.0", replace(GPU, name="NVIDIA Imaginary 1000 Ti")),
-        cache_key(MODEL, "11.4.0", replace(GPU, compute_capability="10.0")),
-        cache_key(MODEL, "11.4.0", replace(GPU, multiprocessors=114)),
-        cache_key(MODEL, "11.4.0", replace(GPU, driver=13010)),
-    }
-    assert len(keys) == 7
-    assert cache_key(MODEL, "11.4.0", replace(GPU)) in keys
-
-
-def test_the_settings_of_the_builder_change_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = cache_key(MODEL, "11.4.0", GPU)
-    monkeypatch.setattr(tensorrt, "WORKSPACE", 2 * WORKSPACE)
-    assert cache_key(MODEL, "11.4.0", GPU) != before
-
-
-def test_a_graph_that_cannot_be_parsed_is_reported_with_every_reason(tmp_path: Path) -> None:
+def test_a_graph_that_cannot_be_parsed_is_reported(model: bytes, tmp_path: Path) -> None:
     trt = version_11()
     trt.parse_errors = ["no importer for Gelu", "invalid node"]
     with pytest.raises(EnvironmentMissing, match=r"11\.4\.0 cannot.*for Gelu; invalid node"):
-        build(MODEL, tmp_path, trt=trt, gpu=GPU)
+        build(model, tmp_path, trt=trt, gpu=GPU)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_a_build_that_fails_leaves_nothing(model: bytes, tmp_path: Path) -> None:
     trt = version_10()
     trt.plan = None
     with pytest.raises(EnvironmentMissing, match=r"10\.13\.3 could not build the engine"):
-        build(MODEL, tmp_path, trt=trt, gpu=GPU)
+        build(model, tmp_path, trt=trt, gpu=GPU)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_named(model: bytes, tmp_path: Path) -> None:
     (tmp_path / "cache").write_bytes(b"a file, not a folder")
     with pytest.raises(EnvironmentMissing, match=r"cache cannot be written"):
-        build(MODEL, tmp_path / "cache", trt=version_11(), gpu=GPU)
+        build(model, tmp_path / "cache", trt=version_11(), gpu=GPU)
 
 
-def test_without_a_gpu_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt, "visible_gpu", lambda: None)
-    monkeypatch.setitem(sys.modules, "tensorrt", ModuleType("tensorrt"))
-    with pytest.raises(EnvironmentMissing, match="no NVIDIA GPU is visible"):
-        requirements()
+@pytest.fixture
+def stored(run_of_training: TrainingRun, tmp_path: Path) -> StoredAgent:
+    store = Store(tmp_path / "store")
+    return store.load(publish_run(run_of_training, store)[0].id)
 
 
-def test_without_tensorrt_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt, "visible_gpu", lambda: GPU)
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(EnvironmentMissing, match=r"pip install adacompress\[trt\]"):
-        requirements()
+def test_an_engine_that_decides_the_same_stays(
+    stored: StoredAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorrt, "open_trt", lambda model, *_: OnnxEngine(model))
+    paths, parity = build_engines(stored, tmp_path / "cache", trt=version_11(), gpu=GPU)
+    assert [path.is_file() for path in paths] == [True, True]
+    assert (parity.pictures, parity.same_rung) == (64, 1.0)
 
 
-def test_with_both_both_are_returned(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("tensorrt")
-    monkeypatch.setattr(tensorrt, "visible_gpu", lambda: GPU)
-    monkeypatch.setitem(sys.modules, "tensorrt", module)
-    assert requirements() == (module, GPU)
+def test_an_engine_that_decides_otherwise_is_deleted(
+    stored: StoredAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Wrong(OnnxEngine):
+        def run(self, images: NDArray[np.uint8]) -> Scores:
+            return super().run(255 - images)
+
+    monkeypatch.setattr(tensorrt, "open_trt", lambda model, *_: Wrong(model))
+    with pytest.raises(GateFailed, match=r"pictures \[.*differ"):
+        build_engines(stored, tmp_path / "cache", trt=version_11(), gpu=GPU)
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".bin"]
 
 
 @pytest.mark.slow
-def test_the_real_tensorrt_builds_an_engine_that_it_can_load(
+def test_the_real_tensorrt_builds_engines_that_compute_the_same(
     run_of_training: TrainingRun, tmp_path: Path
 ) -> None:
     try:
@@ -203,8 +250,9 @@ def test_the_real_tensorrt_builds_an_engine_that_it_can_load(
     except EnvironmentMissing as error:
         pytest.skip(str(error))
     model = fuse(run_of_training.prefix, run_of_training.head, PAPER)
-    path = build(model, tmp_path, trt=trt, gpu=gpu)
-    runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
-    engine = runtime.deserialize_cuda_engine(path.read_bytes())
-    names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
-    assert names == {"image", "features", "q_values", "agreement", "size_ratio"}
+    for batch in (1, 4):
+        build(model, tmp_path, trt=trt, gpu=gpu, batch=batch)
+    engine = open_trt(model, tmp_path, 4)
+    got = engine.run(run_of_training.inputs[:9])
+    expected = run_of_training.expected.q_values[:9]
+    np.testing.assert_allclose(got.q_values, expected, atol=0.01)

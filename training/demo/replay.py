@@ -126,6 +126,7 @@ class ReplayEngine:
         self._world = world
         head = head_from_bytes(stored.file("head"), self.ladder)
         self._scores = scores(head, world.features)
+        self.factored = self._scores.agreement is not None
 
     def run(self, images: NDArray[np.uint8]) -> Scores:
         """Return the scores of the picture at hand."""

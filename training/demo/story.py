@@ -13,7 +13,7 @@ from edge_sdk.agent import load_agent
 from edge_sdk.ladder import FULL, PAPER
 from edge_sdk.policy import OperatingPoint
 from edge_sdk.states import State
-from export.parity import ParityReport
+from export.gate import ParityReport
 from export.run import TrainingRun
 from model_store import Store
 from training.demo.pictures import DAY, NIGHT

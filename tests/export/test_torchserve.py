@@ -1,0 +1,164 @@
+"""The archive, without TorchServe: complete, self-contained, and it decides as a device does."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from edge_sdk.agent import load_agent
+from edge_sdk.codec import load
+from edge_sdk.parcel import UNLIMITED, Packer
+from export.publish import publish_run
+from export.run import TrainingRun
+from export.torchserve import archive, model_name
+from export.torchserve_handler import HEADER, SCHEMA, handle
+from model_store import Store, StoredAgent
+
+
+@pytest.fixture(scope="module")
+def stored(probing_run: TrainingRun, tmp_path_factory: pytest.TempPathFactory) -> StoredAgent:
+    store = Store(tmp_path_factory.mktemp("store"))
+    return store.load(publish_run(probing_run, store)[0].id)
+
+
+@pytest.fixture(scope="module")
+def unpacked(stored: StoredAgent, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unpacked")
+    with zipfile.ZipFile(io.BytesIO(archive(stored))) as mar:
+        mar.extractall(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def jpegs(pictures: Callable[..., NDArray[np.uint8]]) -> list[bytes]:
+    found = []
+    for pixels in pictures(6, side=64):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=95)
+        found.append(buffer.getvalue())
+    return found
+
+
+class Context:
+    """What of TorchServe's context the handler uses."""
+
+    def __init__(self, folder: Path, headers: dict[str, str] | None = None) -> None:
+        self.system_properties = {"model_dir": str(folder)}
+        self.states: list[tuple[int, str, int]] = []
+        self._headers = headers or {}
+
+    def get_all_request_header(self, _: int) -> dict[str, str]:
+        return self._headers
+
+    def set_response_status(self, code: int, phrase: str, idx: int) -> None:
+        self.states.append((code, phrase, idx))
+
+
+def test_the_manifest_is_what_torchserve_reads(stored: StoredAgent, unpacked: Path) -> None:
+    manifest = json.loads((unpacked / "MAR-INF" / "MANIFEST.json").read_text())
+    assert manifest["runtime"] == "python"
+    assert manifest["model"] == {
+        "modelName": "day",
+        "serializedFile": "engine.onnx",
+        "handler": "handler.py",
+        "modelVersion": "1.0",
+        "requirementsFile": "requirements.txt",
+    }
+    for name in ("serializedFile", "handler", "requirementsFile"):
+        assert (unpacked / manifest["model"][name]).is_file()
+    assert (unpacked / "engine.onnx").read_bytes() == stored.file("engine")
+
+
+def test_training_pictures_and_weights_stay_at_home(unpacked: Path) -> None:
+    assert not list(unpacked.rglob("*.npz"))
+    assert not list(unpacked.rglob("*.safetensors"))
+
+
+def test_equal_agents_make_equal_archives(stored: StoredAgent) -> None:
+    assert archive(stored) == archive(stored)
+
+
+def test_an_agent_without_a_scenery_has_a_name_too() -> None:
+    nameless: Any = SimpleNamespace(manifest=SimpleNamespace(scenery=None))
+    assert model_name(nameless) == "adacompress"
+
+
+def test_the_handler_answers_what_a_device_decides(
+    stored: StoredAgent, unpacked: Path, jpegs: list[bytes]
+) -> None:
+    agent, context = load_agent(stored), Context(unpacked)
+    assert handle(None, context) == []
+    answers = handle([{"body": jpeg} for jpeg in jpegs], context)
+    for answer, jpeg in zip(answers, jpegs, strict=True):
+        picture = load(jpeg)
+        packer = Packer(picture, UNLIMITED)
+        decision = agent.decide(picture.image, packer.candidate)
+        assert (answer["schema"], answer["agent"]) == (SCHEMA, stored.id)
+        assert (answer["rung"], answer["probed"]) == (decision.rung, list(decision.probed))
+        assert answer["encoder"] == agent.rung(decision.rung).as_dict()
+        np.testing.assert_allclose(answer["q_values"], decision.scores.q_values[0], atol=1e-5)
+        assert "jpeg" not in answer
+    assert not context.states
+
+
+@pytest.mark.parametrize(
+    ("fields", "headers"),
+    [({"jpeg": b"1"}, {}), ({"jpeg": "yes"}, {}), ({}, {HEADER.lower(): "1"})],
+)
+def test_the_encoded_file_comes_on_request(
+    fields: dict[str, Any], headers: dict[str, str], unpacked: Path, jpegs: list[bytes]
+) -> None:
+    (answer,) = handle([{"data": jpegs[0], **fields}], Context(unpacked, headers))
+    assert set(answer) >= {"rung", "jpeg"}
+
+
+def test_no_file_is_sent_to_who_declines(unpacked: Path, jpegs: list[bytes]) -> None:
+    (answer,) = handle([{"data": jpegs[0], "jpeg": b"0"}], Context(unpacked, {HEADER: "0"}))
+    assert "jpeg" not in answer
+
+
+@pytest.mark.parametrize("row", [{"body": b"no picture"}, {}, {"body": {"json": 1}}])
+def test_what_is_no_picture_is_told_so_and_the_others_are_answered(
+    row: dict[str, Any], unpacked: Path, jpegs: list[bytes]
+) -> None:
+    context = Context(unpacked)
+    good, bad = handle([{"body": jpegs[0]}, row], context)
+    assert "rung" in good
+    assert "error" in bad
+    assert context.states == [(400, "not a picture", 1)]
+
+
+def test_the_archive_needs_nothing_of_us_installed(unpacked: Path, jpegs: list[bytes]) -> None:
+    picture = unpacked / "photo.jpg"
+    picture.write_bytes(jpegs[0])
+    code = (
+        "import sys; folder = sys.argv[1]; sys.path.insert(0, folder)\n"
+        "from types import SimpleNamespace as Space\n"
+        "import handler, edge_sdk, model_store, json\n"
+        "assert all(m.__file__.startswith(folder) for m in (handler, edge_sdk, model_store))\n"
+        "context = Space(system_properties={'model_dir': folder},"
+        " get_all_request_header=lambda _: {})\n"
+        "row = {'body': open(folder + '/photo.jpg', 'rb').read()}\n"
+        "print(json.dumps(handler.handle([row], context)[0]))\n"
+        "assert not {'torch', 'onnx', 'export', 'requests'} & {*sys.modules}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(unpacked)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert json.loads(done.stdout) == handle([{"body": jpegs[0]}], Context(unpacked))[0]
