@@ -232,7 +232,6 @@ def test_with_few_answers_it_foresees_about_what_its_start_does(start: ProbeHead
     assert near < 0.25 * far
 
 
-@pytest.mark.xfail(reason="a few pairs' own spread is the unit, and the bias is free")
 @pytest.mark.parametrize("count", [1, 3])
 def test_hardly_any_answer_changes_hardly_anything(count: int, start: ProbeHead) -> None:
     others, seen = world(6, 200), world(5, count)
@@ -251,29 +250,6 @@ def twin(head: ProbeHead) -> ProbeHead:
         made.mean.zero_()
         made.scale.fill_(1.0)
     return made
-
-
-def restandardised(head: ProbeHead, seed: int) -> ProbeHead:
-    """Return a head that says the same in columns standardised otherwise."""
-    rng = np.random.default_rng(seed)
-    made = ProbeHead.from_state(head.state_dict(), LADDER)
-    scale = torch.from_numpy(rng.uniform(0.3, 3.0, len(head.mean))).float()
-    mean = torch.from_numpy(rng.normal(0.0, 0.5, len(head.mean))).float()
-    with torch.no_grad():
-        raw = head.weight / head.scale
-        made.weight.copy_(raw * scale)
-        made.bias.copy_(head.bias + raw @ (mean - head.mean))
-        made.scale.copy_(scale)
-        made.mean.copy_(mean)
-    return made
-
-
-def test_how_the_start_was_standardised_makes_no_difference(start: ProbeHead) -> None:
-    others, few = world(6, 100), asked(world(5, 30), 2)
-    other = restandardised(start, 0)
-    np.testing.assert_allclose(own_look(other, others), own_look(start, others), atol=1e-4)
-    one, two = (learnt(few, twin(start), given) for given in (start, other))
-    np.testing.assert_allclose(own_look(one, others), own_look(two, others), atol=1e-4)
 
 
 def test_many_answers_outweigh_a_wrong_start(start: ProbeHead) -> None:
@@ -358,7 +334,6 @@ def test_a_few_more_answers_are_bought(make_labelled: Callable[..., Labelled]) -
     assert (new.sum(axis=1) == 2).all()
 
 
-@pytest.mark.xfail(reason="the seed of the first sample chooses the very same rungs again")
 def test_where_doubt_is_unknown_other_rungs_are_asked_about(
     make_labelled: Callable[..., Labelled],
 ) -> None:

@@ -101,7 +101,6 @@ def test_another_study_of_the_same_photos_pays_for_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="the page wants the sentence, which the document does not have")
 def test_the_certificate_is_tested_if_wanted(
     studied: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,7 +154,6 @@ def test_more_photos_than_there_are_are_a_clear_error(
     assert "to 10, because 6 of 16 only measure" in said
 
 
-@pytest.mark.xfail(reason="it is found out only when every answer was paid for")
 def test_more_photos_than_there_are_are_refused_before_anything_is_asked(
     photos: Path, tmp_path: Path
 ) -> None:
@@ -186,7 +184,6 @@ class Choosy:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="the number of photos is taken before any is refused")
 def test_a_refused_picture_does_not_end_a_study(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,7 +99,6 @@ def test_where_nothing_but_the_safest_rung_agrees_no_promise_is_broken(winner: s
     assert found.size_ratio > 0.95
 
 
-@pytest.mark.xfail(reason="a certificate of the safest rung is counted, unlike what is written")
 def test_certified_is_what_is_cheaper_than_the_safest_rung() -> None:
     assert measured("fixed", hopeless=True, splits=5).certified == 0.0
 

@@ -13,6 +13,7 @@ from export.network import Prefix
 from export.publish import publish_run
 from model_store import Manifest, Store
 from model_store.cli import print_json
+from model_store.errors import UsageError
 from training import assets
 from training.cloud.zoo import MODELS
 from training.job import Job, open_run
@@ -29,6 +30,9 @@ STAND_INS = ("efficientnet-lite0", "squeezenet", "dog-breeds")
 
 #: Share of the photos that the heads are fitted to; the others set the trade-off.
 TRAIN_SHARE = 0.5
+
+#: Pictures at least.
+FEWEST = 4
 
 #: Longer sides of the built-in photos are scaled down to this; the device's are what they are.
 LONG_SIDE = 512
@@ -75,6 +79,11 @@ def _command(arguments: argparse.Namespace) -> int:
     paths = find_pictures(arguments.images) if arguments.images else assets.photos()
     long_side = None if arguments.images else LONG_SIDE
     pictures = views(readable(paths, stages.say), 1, long_side=long_side, seed=arguments.seed)
+    if len(pictures) < FEWEST:
+        raise UsageError(
+            f"{len(pictures)} picture(s) are too few to learn from; give at least {FEWEST}, better "
+            "a hundred."
+        )
     goal = Goal(
         backend="none",
         target=arguments.target_accuracy,
@@ -116,6 +125,11 @@ def _answered(
                 answered.append(job.labelled(prefix, pictures, ladder, name, look_at=look_at))
             else:
                 table = job.label(pictures, ladder, f"asking {name}")
+                if table.rejected:
+                    raise UsageError(
+                        f"{name} refused {table.rejected[0].photo}, which {arguments.models[0]} "
+                        "took; leave the picture or the model out."
+                    )
                 answered.append(replace(answered[0], table=table))
     return answered
 

@@ -24,7 +24,6 @@ from training.learn.coldstart import start_from
 from training.learn.features import load_prefix
 from training.learn.fit import MAX_PROBES, Goal, acquire, fit_bandit, fit_dqn
 from training.learn.heads import NO_START, Start
-from training.learn.operating import KEPT
 from training.learn.start import built_in
 from training.measure.recognition import with_metrics
 from training.photos import View, readable, split_by_photo, views
@@ -230,9 +229,9 @@ def _way(point: Mapping[str, Any]) -> str:
 
 def _pictures_needed(delta: float) -> str:
     """Return how many photos would certify some targets if every answer agreed."""
-    spent, targets = (1.0 - KEPT) * delta, (0.9, 0.95, 0.97, 0.99)
+    targets = (0.9, 0.95, 0.97, 0.99)
     told = ", ".join(
-        f"{target:g}: {math.ceil(images_needed(target, spent) / (1.0 - TRAIN_SHARE))}"
+        f"{target:g}: {math.ceil(images_needed(target, delta) / (1.0 - TRAIN_SHARE))}"
         for target in targets
     )
     return f"Photos needed at least, training included, for a target of {told}."

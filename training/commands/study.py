@@ -27,7 +27,7 @@ from training.learn.start import built_in
 from training.measure.comparison import Answers, compare_with_baselines
 from training.measure.confidence import by_confidence
 from training.measure.report import PhotoSet, Report, print_table, rung_shares
-from training.measure.study import TEST_SHARE, Plan, Study, Trained, run_trial
+from training.measure.study import TEST_SHARE, Plan, Study, Trained, learnable, run_trial
 from training.measure.validity import Validity, validity
 from training.photos import View, readable, views
 from training.progress import Stages
@@ -81,11 +81,12 @@ def _command(arguments: argparse.Namespace) -> int:
     stages, run = Stages(), open_run(arguments.run)
     paths = readable(find_pictures(arguments.images), stages.say)
     pictures = views(paths, 1, long_side=None, seed=arguments.seed)
-    counts = _sizes(arguments.photos, len(pictures))
+    _sizes(arguments.photos, len(pictures))  # before anything is paid
     with open_job(arguments, run, stages) as job:
         prefixes = load_prefix(confidence=True), load_prefix()
         plan = _plan(arguments, prefixes[0])
         everything = _everything(job, prefixes[0], pictures, plan)
+        counts = _sizes(arguments.photos, len(everything.table))
         plan = replace(plan, goal=replace(plan.goal, model_version=job.labeller.model_version))
         trained = _trials(prefixes, everything, plan, counts, arguments, stages)
         last = next(one for one in trained if one.trial.photos == counts[-1])
@@ -112,10 +113,19 @@ def _counts(text: str) -> tuple[int, ...]:
 
 
 def _sizes(asked: tuple[int, ...] | None, pictures: int) -> tuple[int, ...]:
-    most = pictures - round(TEST_SHARE * pictures)
-    if most < 2:
+    """Return the numbers of photos to learn from."""
+    least, most = learnable(pictures)
+    if most < least:
         raise UsageError(f"{pictures} picture(s) cannot be studied; give a hundred or more.")
-    return asked or (*(count for count in PHOTOS if count < most), most)
+    if asked is None:
+        return (*(count for count in PHOTOS if count < most), most)
+    wrong = [count for count in asked if not least <= count <= most]
+    if wrong:
+        raise UsageError(
+            f"--photos names {wrong[0]}; allowed is {least} to {most}, because {pictures - most} "
+            f"of {pictures} only measure."
+        )
+    return asked
 
 
 def _plan(arguments: argparse.Namespace, prefix: Prefix) -> Plan:

@@ -191,7 +191,7 @@ def acquire(
     """
     if train.answers is None or train.looks is None or calls < 1:
         return train
-    rng = np.random.default_rng(goal.seed)
+    rng = np.random.default_rng([goal.seed, 1])  # not what the first sample drew
     rungs = doubtful(prefix, train.seen(goal.metric), calls, rng, start)
     if rungs is None:
         rungs = stratified(len(train.table), len(train.table.ladder), calls, rng)

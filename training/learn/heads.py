@@ -239,7 +239,7 @@ def doubtful(
     Args:
         prefix: made the features.
         seen: with the answers so far.
-        calls: rungs a picture; of those already asked, and of the reference's pixels, none.
+        calls: rungs a picture; those already asked and the reference's pixels come last.
         rng: assigns photos to folds.
         start: heads to start from.
 

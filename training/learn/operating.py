@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from edge_sdk.engine import Scores
 from edge_sdk.policy import OperatingPoint
-from training.learn.calibrate import Observe, agreement_needed, calibrate
+from training.learn.calibrate import Observe, agreement_needed, calibrate, images_needed
 from training.learn.contest import Contest
 from training.learn.policies import GRID, SAFEST, Fixed, Policy, Static
 
 __all__ = ["KEPT", "Goals", "expected_point", "operating_points"]
 
-#: Share of δ that is kept for the fixed rung, should it turn out cheaper.
+#: Share of δ that is kept for the fixed rung, should it turn out cheaper, if there are pictures
+#: enough for both.
 KEPT = 0.2
 
 #: Where answers cost, this many trade-offs are tested between the two expectations below, or up to
@@ -63,11 +64,12 @@ def operating_points(
     static = policies["static"]
     assert isinstance(static, Static)
     winner = policies.get(contest.winner, static)
+    kept = 0.0 if isinstance(winner, Fixed) else _kept(len(groups), goals)
     steps = None
     if goals.thrifty and not isinstance(winner, Fixed):
-        steps = _steps(winner, len(groups), goals)
-    point = _certified(winner, observe, groups, goals, steps)
-    if not isinstance(winner, Fixed):
+        steps = _steps(winner, len(groups), goals, kept)
+    point = _certified(winner, observe, groups, goals, steps, kept)
+    if kept:
         point = _guarded(point, policies, observe, groups, size_ratio, goals)
     if point.max_probes:
         return point, expected_point(static.scores, goals.target)
@@ -97,6 +99,7 @@ def _certified(
     groups: NDArray[np.object_],
     goals: Goals,
     steps: tuple[float, ...] | None,
+    kept: float,
 ) -> OperatingPoint:
     return calibrate(
         policy,
@@ -104,7 +107,7 @@ def _certified(
         groups,
         target=goals.target,
         delta=goals.delta,
-        spend=1.0 - KEPT,
+        spend=1.0 - kept,
         steps=steps,
         effect=goals.effect,
         shares=goals.shares,
@@ -145,12 +148,17 @@ def _guarded(
     return replace(found, note=f"{said} {found.note}")
 
 
-def _steps(policy: Policy, count: int, goals: Goals) -> tuple[float, ...]:
+def _kept(count: int, goals: Goals) -> float:
+    """Return the share of δ that is worth keeping: none where it could certify nothing."""
+    return KEPT if images_needed(goals.target, KEPT * goals.delta) <= count else 0.0
+
+
+def _steps(policy: Policy, count: int, goals: Goals, kept: float) -> tuple[float, ...]:
     """Return few trade-offs, from clearly safe to clearly too cheap by what the heads expect.
 
     Who picks what looks best is disappointed a little, so the first is far on the safe side.
     """
-    needed = agreement_needed(count, goals.target, goals.delta * (1.0 - KEPT))
+    needed = agreement_needed(count, goals.target, goals.delta * (1.0 - kept))
     expected = {step: float(policy.foreseen(step).mean()) for step in GRID}
     safe = [step for step in GRID if expected[step] >= 1.0 - (1.0 - needed) / 4.0]
     start = min(safe, default=GRID[0])

@@ -77,19 +77,16 @@ def fit_probe(
         for teacher, rows in teachers or [(head, np.arange(len(agreement)))]
     ]
     columns, target = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    mean, scale = columns.mean(axis=0), columns.std(axis=0)
-    scale = np.where(scale > 1e-6, scale, 1.0)
+    mean, scale, known = _units(columns, start)
     standard = np.concatenate((np.ones((len(columns), 1)), (columns - mean) / scale), axis=1)
     ridge = np.full(standard.shape[1], PENALTY if start is None else START_PENALTY)
-    ridge[0] = 1e-3
-    known, constant = _in_units(start, mean, scale)
-    offset = constant + standard[:, 1:] @ known
-    fitted = fit_logistic(standard, target, ridge, offset)
+    ridge[0] = 1e-3 if start is None else START_PENALTY / 10.0
+    fitted = known + fit_logistic(standard, target, ridge, standard @ known)
     with torch.no_grad():
         head.mean.copy_(torch.from_numpy(mean))
         head.scale.copy_(torch.from_numpy(scale))
-        head.weight.copy_(torch.from_numpy(fitted[1:] + known))
-        head.bias.copy_(torch.from_numpy(fitted[:1] + constant))
+        head.weight.copy_(torch.from_numpy(fitted[1:]))
+        head.bias.copy_(torch.from_numpy(fitted[:1]))
     return head.eval()
 
 
@@ -100,14 +97,20 @@ def predictions(head: ProbeHead, looks: Looks) -> NDArray[np.float32]:  # (N, pr
     return np.stack(seen, axis=1)
 
 
-def _in_units(start: ProbeHead | None, mean: Array, scale: Array) -> tuple[Array, float]:
-    """Return a fitted head's weights and bias for columns standardised otherwise."""
-    if start is None:
-        return np.zeros(len(mean)), 0.0
-    values = (start.weight, start.scale, start.mean, start.bias)
-    weight, its_scale, its_mean, bias = (one.detach().double().numpy() for one in values)
-    raw = weight / its_scale
-    return raw * scale, float(bias[0] + raw @ (mean - its_mean))
+def _units(columns: Array, start: ProbeHead | None) -> tuple[Array, Array, Array]:
+    """Return mean and scale (P,) of the columns, and the bias and weights (1 + P,) to start from.
+
+    A start keeps its own units: the spread of a few new pairs would make some columns huge.
+    """
+    if start is not None:
+        values = (start.mean, start.scale, start.bias, start.weight)
+        mean, scale, bias, weight = (one.detach().double().numpy() for one in values)
+        return mean, scale, np.concatenate([bias, weight])
+    nothing = np.zeros(1 + columns.shape[1])
+    if not len(columns):  # only rungs that agree by construction were asked about
+        return np.zeros(columns.shape[1]), np.ones(columns.shape[1]), nothing
+    scale = columns.std(axis=0)
+    return columns.mean(axis=0), np.where(scale > 1e-6, scale, 1.0), nothing
 
 
 def _pairs(

@@ -49,6 +49,7 @@ __all__ = [
     "Study",
     "Trained",
     "Trial",
+    "learnable",
     "run_trial",
     "size_at",
     "summarise",
@@ -56,6 +57,9 @@ __all__ = [
 
 #: Share of the photos that only measure.
 TEST_SHARE = 0.4
+
+#: Photos of a trial at least: two to learn from, for a scenery's signature, and one to certify on.
+_FEWEST = 3
 
 _NO_INPUTS = (np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.int64))
 
@@ -285,16 +289,21 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
     return {"mean": float(np.mean(values)), "sd": deviation}
 
 
+def learnable(total: int) -> tuple[int, int]:
+    """Return the fewest and the most photos that can be learnt from, of ``total``."""
+    return _FEWEST, total - round(TEST_SHARE * total)
+
+
 def _parts(everything: Labelled, plan: Plan, photos: int, seed: int) -> Parts:
     total = len(set(everything.table.groups))
-    measuring = round(TEST_SHARE * total)
-    if not 2 <= photos <= total - measuring:
+    least, most = learnable(total)
+    if not least <= photos <= most:
         raise UsageError(
-            f"A trial was asked to learn from {photos} photos; allowed is 2 to "
-            f"{total - measuring}, because {measuring} of {total} only measure."
+            f"A trial was asked to learn from {photos} photos; allowed is {least} to {most}, "
+            f"because {total - most} of {total} only measure."
         )
-    training = min(photos - 1, max(1, round(plan.train_share * photos)))
-    counts = (measuring, training, photos - training)
+    training = min(photos - 1, max(_FEWEST - 1, round(plan.train_share * photos)))
+    counts = (total - most, training, photos - training)
     test, train, held = map(everything.take, split_rows(everything.table.groups, counts, seed))
     return Parts(train, held, test)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edge_sdk.policy import OperatingPoint
 from training.learn.contest import Contest
 from training.learn.operating import Goals, operating_points
-from training.learn.policies import Fixed, Policy, Static
+from training.learn.policies import SAFEST, Fixed, Policy, Static
 from training.measure.intervals import wilson
 
 __all__ = ["Validity", "validity"]
@@ -35,7 +35,7 @@ class Validity:
         splits: sets of calibration pictures.
         pictures: in each.
         target, delta: what a certificate says: P(agreement < target) ≤ delta.
-        certified: share of the sets that certified anything but the safest rung.
+        certified: share of the sets that certified something cheaper than the safest rung.
         violations: share of all sets whose agent's true agreement is below the target.
         most: upper end of the 95 % interval of ``violations``.
         size_ratio: mean over the sets, of all pictures.
@@ -68,7 +68,7 @@ class Validity:
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-ready mapping."""
-        return {**asdict(self), "kept": self.kept}
+        return {**asdict(self), "kept": self.kept, "sentence": self.sentence}
 
 
 def validity(
@@ -107,7 +107,7 @@ def validity(
         rungs = _decided(policies, memory, point)
         truths.append(float(agreement[rows, rungs].mean()))
         sizes.append(float(size_ratio[rows, rungs].mean()))
-        certified.append(point.certified)
+        certified.append(point.certified and point.trade_off != SAFEST)
         progress(1)
     violated = float(np.mean([truth < goals.target for truth in truths]))
     return Validity(
