@@ -27,9 +27,10 @@ from training.labels.executors import open_executor
 from training.labels.labelling import Labeller, label_grid
 from training.labels.ledger import Ledger, picture_key
 from training.labels.table import AnswerTable, Rejected
+from training.learn.deepn import deepn_rungs
 from training.learn.features import Features, extract, extract_looks
 from training.learn.fit import Labelled
-from training.learn.prior import means
+from training.learn.prior import means, of_size
 from training.learn.prune import prune
 from training.photos import View
 from training.progress import Stages
@@ -230,11 +231,17 @@ class Job:
     def learned_ladder(self, views: Sequence[View], calls: int) -> Ladder:
         """Ask about ``calls`` candidates of some of the views, and keep the rungs worth having.
 
-        The metric is ``any_hit``.
+        The candidates are ``CANDIDATES`` and DeepN-JPEG's rungs for these pictures, in both of its
+        variants. The metric is ``any_hit``.
         """
         some = views[:: -(-len(views) // LADDER_VIEWS)]
-        table = self._sampled(some, CANDIDATES, "asking about candidate rungs", calls).table()
-        ladder = prune(table.agreement["any_hit"], table.size_ratio, CANDIDATES, means(CANDIDATES))
+        with self.stages.stage("computing DeepN-JPEG tables", len(some)) as step:
+            found = deepn_rungs(some, progress=step)
+        tables = tuple(dict.fromkeys(rung for ladder in found.values() for rung in ladder))
+        candidates = (*tables, *CANDIDATES)
+        table = self._sampled(some, candidates, "asking about candidate rungs", calls).table()
+        prior = _prior(table.size_ratio.mean(axis=0), len(tables))
+        ladder = prune(table.agreement["any_hit"], table.size_ratio, candidates, prior)
         self.stages.say(f"kept {len(ladder)} rungs: {', '.join(rung.name for rung in ladder)}")
         return ladder
 
@@ -259,6 +266,14 @@ class Job:
                 answers.sample(calls, np.random.default_rng(self._seed), progress=told)
         self._name(answers.rejected)
         return answers
+
+
+def _prior(sizes: NDArray[np.float64], tables: int) -> NDArray[np.float64]:
+    """Return the mean agreement to start from, of ``tables`` rungs and then of ``CANDIDATES``."""
+    known = means(CANDIDATES)
+    whole = np.array([rung.scale == 1.0 for rung in CANDIDATES])
+    unknown = of_size(sizes[:tables], sizes[tables:][whole], known[whole])
+    return np.concatenate([unknown, known])
 
 
 def accepted(views: Sequence[View], table: AnswerTable) -> list[View]:

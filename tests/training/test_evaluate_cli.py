@@ -175,7 +175,7 @@ def test_noise_without_a_number_takes_a_sample_of_all(
     ("more", "sentence"),
     [
         (["--baselines", "deepn,webp"], "the baseline 'webp' is unknown; allowed are deepn, perc"),
-        (["--noise", "-1"], "--noise is -1"),
+        (["--noise", "-1"], "--noise: -1 is given"),
         (["--uplink", "0"], "--uplink is 0"),
         (["--price-per-gb", "-1"], "--price-per-gb is -1"),
     ],

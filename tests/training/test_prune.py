@@ -21,7 +21,7 @@ from edge_sdk.ladder import CANDIDATES, FULL, REFERENCE, Ladder, Rung
 from model_store.errors import UsageError
 from training.commands import fit
 from training.job import LADDER_VIEWS, Job
-from training.learn.prior import means, measured
+from training.learn.prior import means, measured, of_size
 from training.learn.prune import LIMIT, foreseen, prune
 from training.photos import View, views
 from training.progress import Stages
@@ -236,3 +236,9 @@ def test_fit_offers_it_beside_the_fixed_ladders() -> None:
     given = ["fit", "--images", "a", "--backend", "b", "--store", "c", "--run", "d"]
     assert parser.parse_args([*given, "--ladder", "learned"]).ladder == "learned"
     assert parser.parse_args(given).ladder is None
+
+
+def test_what_was_not_measured_is_expected_to_do_as_rungs_of_its_size() -> None:
+    sizes, known = np.array([0.4, 0.1, 0.2]), np.array([0.9, 0.3, 0.6])
+    found = of_size(np.array([0.2, 0.05, 0.9, np.sqrt(0.1 * 0.2)]), sizes, known)
+    np.testing.assert_allclose(found, [0.6, 0.3, 0.9, 0.45])

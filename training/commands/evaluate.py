@@ -21,9 +21,8 @@ from edge_sdk.ladder import PAPER, REFERENCE
 from edge_sdk.parcel import Packer
 from model_store import Manifest, Store
 from model_store.cli import print_json
-from model_store.errors import UsageError
 from training.commands.opponents import BASELINES, chosen_baselines, ladders_of, opponents
-from training.commands.options import add_service, open_job
+from training.commands.options import add_noise, add_service, open_job
 from training.job import Job, accepted, open_run
 from training.labels.table import AnswerTable
 from training.learn.fit import fingerprint
@@ -32,7 +31,7 @@ from training.measure.agents import policy_of
 from training.measure.comparison import Answers, Comparison, compare_with_baselines
 from training.measure.confidence import by_confidence
 from training.measure.cost import Cost, Prices, cost_of
-from training.measure.noise import NEIGHBOURS, SAMPLE, Noise, measure_noise, sample
+from training.measure.noise import NEIGHBOURS, Noise, measure_noise, sample
 from training.measure.report import PhotoSet, Report, print_table, rung_shares
 from training.photos import View, readable, views
 from training.progress import Stages
@@ -55,16 +54,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help=f"compare with these too, separated by commas: {choices}. Each costs calls for every "
         "picture (default: none)",
     )
-    parser.add_argument(
-        "--noise",
-        type=int,
-        nargs="?",
-        const=SAMPLE,
-        default=0,
-        metavar="N",
-        help="ask twice more about N pictures, to learn how often the service disagrees with "
-        "itself (default: do not ask; without N: %(const)s)",
-    )
+    add_noise(parser)
     money = parser.add_argument_group("what the agent is worth, for the report")
     money.add_argument("--price-per-gb", type=float, metavar="USD", help="of the uplink's data")
     money.add_argument("--uplink", type=float, metavar="MBIT", help="its speed in Mbit/s")
@@ -146,8 +136,6 @@ def _target(agent: Agent) -> float:
 
 def _prices(arguments: argparse.Namespace, job: Job) -> Prices:
     """Read the prices before anything is paid for."""
-    if arguments.noise < 0:
-        raise UsageError(f"--noise is {arguments.noise}; allowed is 0 or more pictures.")
     per_call = arguments.price_per_call
     return Prices(
         usd_per_call=job.backend.capabilities.price_usd if per_call is None else per_call,

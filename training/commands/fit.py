@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edge_sdk.agreement import ANY_HIT
 from edge_sdk.folder import find_pictures
 from edge_sdk.ladder import LADDERS, Ladder
@@ -17,7 +19,7 @@ from export.publish import publish_run
 from export.run import TrainingRun
 from model_store import Manifest, Store
 from model_store.cli import print_json
-from training.commands.options import add_service, open_job
+from training.commands.options import add_noise, add_service, open_job
 from training.job import Job, open_run
 from training.learn.calibrate import images_needed
 from training.learn.coldstart import start_from
@@ -25,6 +27,7 @@ from training.learn.features import load_prefix
 from training.learn.fit import MAX_PROBES, Goal, acquire, fit_bandit, fit_dqn
 from training.learn.heads import NO_START, Start
 from training.learn.start import built_in
+from training.measure.noise import NEIGHBOURS, Noise, measure_noise, sample
 from training.measure.recognition import with_metrics
 from training.photos import View, readable, split_by_photo, views
 from training.progress import Stages
@@ -84,6 +87,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="N",
         help="encodings that the device may look at before it sends; 0 for none",
     )
+    add_noise(parser)
     parser.add_argument(
         "--start",
         metavar="ID",
@@ -113,11 +117,15 @@ def _command(arguments: argparse.Namespace) -> int:
     default = "paper" if arguments.algorithm == "dqn" else "full"
     ladder = arguments.ladder or default
     with open_job(arguments, run, stages) as job:
+        noise = _noise(job, pictures, goal, arguments.noise)
         if arguments.algorithm == "dqn":
             trained = _learn_dqn(job, pictures, ladder, goal)
         else:
             calls = None if arguments.answers == "grid" else SAMPLED_CALLS
             trained = _learn(job, pictures, ladder, goal, calls=calls, start=_start(arguments))
+    if noise:
+        training = {**trained.facts["training"], "noise": noise.as_dict()}
+        trained = replace(trained, facts={**trained.facts, "training": training})
     trained.save(run)
     store = Store(arguments.store)
     with stages.stage("exporting, proving parity, publishing"):
@@ -125,6 +133,18 @@ def _command(arguments: argparse.Namespace) -> int:
         manifest, _ = publish_run(trained, store, aliases=aliases)
     _tell(manifest, arguments)
     return 0
+
+
+def _noise(job: Job, pictures: list[View], goal: Goal, count: int) -> Noise | None:
+    """Ask how far the service agrees with itself, before anything is learnt from it."""
+    if not count:
+        return None
+    rng = np.random.default_rng(goal.seed)
+    asked = [pictures[row] for row in sample(len(pictures), count, rng)]
+    table = job.label(asked, NEIGHBOURS, "asking about the service's own noise")
+    noise = measure_noise(table, agreement=None, target=goal.target, rng=rng, metric=goal.metric)
+    job.stages.say(noise.sentence)
+    return noise
 
 
 def _learn_dqn(job: Job, pictures: list[View], name: str, goal: Goal) -> TrainingRun:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from edge_sdk.agreement import METRICS
 from training.job import Job, Terms
+from training.measure.noise import SAMPLE
 from training.progress import Stages
 
-__all__ = ["add_service", "open_job"]
+__all__ = ["add_noise", "add_service", "open_job"]
 
 
 def add_service(parser: argparse.ArgumentParser, *, store: bool = True) -> None:
@@ -60,6 +61,30 @@ def add_service(parser: argparse.ArgumentParser, *, store: bool = True) -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def add_noise(parser: argparse.ArgumentParser) -> None:
+    """Add whether the service is asked how far it agrees with itself."""
+    parser.add_argument(
+        "--noise",
+        type=_pictures,
+        nargs="?",
+        const=SAMPLE,
+        default=0,
+        metavar="N",
+        help="ask twice more about N pictures, to learn how often the service disagrees with "
+        "itself (default: do not ask; without N: %(const)s)",
+    )
+
+
+def _pictures(text: str) -> int:
+    try:
+        count = int(text)
+    except ValueError:
+        count = -1
+    if count < 0:
+        raise argparse.ArgumentTypeError(f"{text} is given; allowed is 0 or more pictures")
+    return count
 
 
 def open_job(

@@ -25,7 +25,7 @@ from training.cloud.models import Model, open_model
 from training.photos import View, views
 from training.progress import Stages
 
-__all__ = ["MODELS", "means", "measured"]
+__all__ = ["MODELS", "means", "measured", "of_size"]
 
 Array = NDArray[np.float64]
 
@@ -55,6 +55,18 @@ def means(ladder: Ladder, file: Path = _FILE) -> Array:
             "CANDIDATES. Make the file again with `python -m training.learn.prior`."
         )
     return np.array([known[rung.name] for rung in ladder])
+
+
+def of_size(tables: Array, sizes: Array, known: Array) -> Array:
+    """Return the mean agreement of rungs that were not measured, from rungs as large.
+
+    Args:
+        tables: (M,) mean size ratios of the rungs, such as those with other quantisation tables.
+        sizes: (K,) mean size ratios of measured ones without scaling.
+        known: (K,) their mean agreement.
+    """
+    order = np.argsort(sizes)
+    return np.interp(np.log(tables), np.log(sizes[order]), known[order])
 
 
 def measured(

@@ -73,7 +73,7 @@ def sample(count: int, size: int, rng: np.random.Generator) -> list[int]:
 def measure_noise(
     table: AnswerTable,
     *,
-    agreement: Interval,
+    agreement: Interval | None,
     target: float,
     rng: np.random.Generator,
     metric: str = "any_hit",
@@ -82,7 +82,7 @@ def measure_noise(
 
     Args:
         table: answers on ``NEIGHBOURS``.
-        agreement: the agent's.
+        agreement: the agent's; None where there is none yet.
         target: the agreement target.
         rng: source of the bootstrap.
         metric: which agreement target and agent are about.
@@ -96,7 +96,7 @@ def measure_noise(
         agreement=found,
         target_above=target > floor.mean,
         sentence=_floor(floor, len(table.groups))
-        + _agent(agreement.mean, floor)
+        + (_agent(agreement.mean, floor) if agreement else "")
         + _target(target, floor),
     )
 
