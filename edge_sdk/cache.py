@@ -68,6 +68,15 @@ class AgentCache:
             self._faults.note("engine", error)
             return None
 
+    def fresh(self, name: str | None) -> Agent:
+        """Return the agent of an id or alias, by default the alias's, ready to decide.
+
+        Raises:
+            AgentNotFound, CorruptAgent: the store has no such agent, or it is damaged.
+            EngineError: its engine cannot be run here.
+        """
+        return self._load(self._store.load(self._alias if name is None else name))
+
     def promote(self, name: str, reason: str) -> None:
         """Let the alias follow the loop, so that a restart resumes with this agent."""
         try:

@@ -165,6 +165,31 @@ class EdgeClient:
             return False
         return self._behind.flush(None if deadline is None else deadline - time.monotonic())
 
+    def use(self, name: str | None = None) -> str:
+        """Go on with another agent, such as one that was pulled or promoted meanwhile.
+
+        It is loaded and probed here, while pictures flow; then one assignment swaps it in. The
+        loop begins anew with it, and a retraining that runs is given up.
+
+        Args:
+            name: id or alias; None for the configured alias.
+
+        Returns:
+            The agent's id.
+
+        Raises:
+            AgentNotFound, CorruptAgent: the store has no such agent, or it is damaged.
+            EngineError: its engine cannot be run here. The agent before goes on.
+            ClosedError: the client is closed.
+        """
+        self._check_open()
+        agent = self._loop.fresh(name)
+        with self._lock:
+            if self._loop_ended:
+                raise ClosedError("The client is closed; make a new EdgeClient.")
+            self._loop.use(agent, "the host chose it")
+        return agent.id
+
     def stats(self) -> Stats:
         """Return a snapshot of the counters; also after ``close``."""
         loop = self._loop

@@ -175,6 +175,30 @@ class Loop:
                 self.steering.verified(one.agreement)
             self._feed(Compared(plan.agent.id, one.agreement, self._reward(one)))
 
+    def fresh(self, name: str | None) -> Agent:
+        """See ``AgentCache.fresh``; needs no lock."""
+        return self._agents.fresh(name)
+
+    def use(self, agent: Agent, reason: str) -> None:
+        """Begin anew with an agent that the host chose; a retraining is given up."""
+        old = self._agent
+        if self.state.running and self._retrainer is not None:
+            self._guarded("retrainer", self._retrainer.close)
+        self._trial = self._loading = None
+        self._become(agent, None)
+        parameters = self._config.loop if self._paper else self._betting()
+        before, self.state = (
+            self.state.state,
+            LoopState.start(agent.id, parameters, self._config.retrain_after),
+        )
+        if before is not self.state.state and self._on_state_change is not None:
+            self._guarded("hook", self._on_state_change, before, self.state.state, reason)
+        if old is None or old.id != agent.id:
+            self.swaps += 1
+            _log.info("swapped old=%s new=%s", old.id if old else None, agent.id)
+            if self._on_swap is not None:
+                self._guarded("hook", self._on_swap, old.id if old else "", agent.id, reason)
+
     def close(self) -> None:
         """Give up a running retraining and close the memory."""
         self._loading = None
