@@ -1,4 +1,4 @@
-"""What swapping agents costs the pictures that are under way: p99 of ``process`` over p99 without."""
+"""What swapping agents costs pictures under way: p99 of ``process`` over p99 without it."""
 
 from __future__ import annotations
 
