@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from edge_sdk.agreement import METRICS
+from edge_sdk.backends.base import Label
 from edge_sdk.ladder import FULL, PAPER, Ladder, Rung
 from edge_sdk.policy import OperatingPoint
 from model_store.errors import UsageError
@@ -22,6 +23,7 @@ from training.measure import baselines
 from training.measure.confidence import by_confidence
 from training.measure.cost import Cost, Prices
 from training.measure.evaluate import evaluate_policies, gap_interval
+from training.measure.failures import Failure, Failures, Shown
 from training.measure.intervals import Interval
 from training.measure.noise import Noise
 from training.measure.opponents import fixed_settings
@@ -36,6 +38,7 @@ from training.measure.report import (
     print_table,
     rung_shares,
 )
+from training.measure.uploads import Uploads
 from training.measure.verdict import judge
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -162,6 +165,9 @@ def full(report: Report) -> Report:
             upload_ms_saved=None,
             sentence="It <saves> much.",
         ),
+        uploads=Uploads(reference_bytes=9.5, bytes_saved=figure, extra_calls=figure),
+        prices=Prices(usd_per_call=0.002),
+        failures=Failures(pictures=60, failed=0, worst=()),
     )
 
 
@@ -239,7 +245,7 @@ def test_what_was_asked_for_besides_is_in_the_document(full: Report, schema: Any
 def test_documents_of_before_are_valid_and_have_pages(report: Report, schema: Any) -> None:
     pytest.importorskip("matplotlib")
     old = report.to_json()
-    for name in ("by_confidence", "noise", "cost"):
+    for name in ("by_confidence", "noise", "cost", "uploads", "prices", "failures"):
         del old[name]
     jsonschema.validate(old, schema)
     assert "own noise" not in render(old, [rung.name for rung in report.ladder])
@@ -252,10 +258,15 @@ def test_page_tells_what_was_asked_for_besides_and_nothing_else(full: Report, pa
     assert "The noise &lt;is&gt; 5&nbsp;%." in text
     assert "It &lt;saves&gt; much." in text
     assert 'scope="row">0.3 to 0.6</th>' in text
+    assert "A million images: 0.50 USD less than as references" in text
+    assert 'value="0.002"' in text
+    assert "the answers to all 60 pictures agreed" in text
+    assert text.count("<script>") == 1
     for title in ("DeepN-JPEG", "DeepN, continuous", "perceptual"):
         assert f'<th scope="row">{title}<small>SSIM ≥ 0.90</small>' in text
         assert title not in page
-    assert "own noise" not in page
+    for absent in ("own noise", "at your prices", "Worst failures", "than as references"):
+        assert absent not in page
 
 
 @pytest.mark.parametrize(
@@ -321,7 +332,9 @@ def test_page_is_self_contained_and_small(page: str) -> None:
     sources = [value or "" for name, value in tags.attributes if name in ("src", "xlink:href")]
     assert all(value.startswith("#") for value in sources)
     assert not re.search(r"@import|url\((?!#)", page)
+    assert "default-src 'none'" in page
     assert len(page.encode()) < 1_500_000
+    assert "script-src 'none'" in page
 
 
 def test_page_tells_the_result_in_words(page: str, report: Report) -> None:
@@ -364,6 +377,8 @@ def test_page_never_hides_a_missing_certificate(
 
 def test_names_from_outside_are_escaped_everywhere(report: Report, schema: Any) -> None:
     pytest.importorskip("matplotlib")
+    shown = Shown(size=9, width=1, height=1, labels=[Label(EVIL, 0.5)], picture=b"jpeg", exact=True)
+    failure = Failure(photo=EVIL, rung=EVIL, agreement=0.0, reference=shown, sent=shown)
     evil = replace(
         report,
         command=EVIL,
@@ -380,6 +395,7 @@ def test_names_from_outside_are_escaped_everywhere(report: Report, schema: Any) 
         versions={EVIL: EVIL},
         timings_s={EVIL: 1.0},
         synthetic=[EVIL],
+        failures=Failures(pictures=1, failed=1, worst=[failure]),
     )
     jsonschema.validate(evil.to_json(), schema)
     page = evil.to_html()

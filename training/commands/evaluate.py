@@ -23,7 +23,7 @@ from model_store import Manifest, Store
 from model_store.cli import print_json
 from model_store.errors import UsageError
 from training.commands.opponents import BASELINES, chosen_baselines, ladders_of, opponents
-from training.commands.options import add_service, open_job
+from training.commands.options import add_failures, add_service, open_job
 from training.job import Job, accepted, open_run
 from training.labels.table import AnswerTable
 from training.learn.fit import fingerprint
@@ -32,6 +32,7 @@ from training.measure.agents import policy_of
 from training.measure.comparison import Answers, Comparison, compare_with_baselines
 from training.measure.confidence import by_confidence
 from training.measure.cost import Cost, Prices, cost_of
+from training.measure.failures import Failures, worst_failures
 from training.measure.noise import NEIGHBOURS, SAMPLE, Noise, measure_noise, sample
 from training.measure.report import PhotoSet, Report, print_table, rung_shares
 from training.photos import View, readable, views
@@ -65,6 +66,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="ask twice more about N pictures, to learn how often the service disagrees with "
         "itself (default: do not ask; without N: %(const)s)",
     )
+    add_failures(parser)
     money = parser.add_argument_group("what the agent is worth, for the report")
     money.add_argument("--price-per-gb", type=float, metavar="USD", help="of the uplink's data")
     money.add_argument("--uplink", type=float, metavar="MBIT", help="its speed in Mbit/s")
@@ -88,6 +90,8 @@ class _Extras:
 
     noise: Noise | None
     cost: Cost | None
+    prices: Prices
+    failures: Failures
     answers: int
 
     @property
@@ -128,7 +132,7 @@ def _command(arguments: argparse.Namespace) -> int:
         report = _report(arguments, manifest, agent, own, measured, found, extras, job, metric)
     document, page = report.write(run)
     if arguments.json:
-        print_json(report.to_json())
+        print_json(report.to_json(pictures=False))
         return 0
     print(print_table(found.policies, metric=metric))
     print()
@@ -146,6 +150,8 @@ def _target(agent: Agent) -> float:
 
 def _prices(arguments: argparse.Namespace, job: Job) -> Prices:
     """Read the prices before anything is paid for."""
+    if arguments.failures < 0:
+        raise UsageError(f"--failures is {arguments.failures}; allowed is 0 or more pictures.")
     if arguments.noise < 0:
         raise UsageError(f"--noise is {arguments.noise}; allowed is 0 or more pictures.")
     per_call = arguments.price_per_call
@@ -182,7 +188,17 @@ def _extras(
         cost = cost_of(
             own, measured.chosen, found.calls, prices, decision_ms=measured.decision_ms, rng=rng
         )
-    return _Extras(noise, cost, answers)
+    failures = worst_failures(
+        pictures,
+        own,
+        measured.chosen,
+        job.labeller.known,
+        job.backend.capabilities,
+        metric=metric,
+        min_score=job.min_score,
+        most=arguments.failures,
+    )
+    return _Extras(noise, cost, prices, failures, answers)
 
 
 def _decide(agent: Agent, pictures: Sequence[View], job: Job) -> _Measured:
@@ -261,4 +277,7 @@ def _report(
         confidence=by_confidence(own, measured.chosen, rng=np.random.default_rng(arguments.seed)),
         noise=extras.noise,
         cost=extras.cost,
+        uploads=found.uploads,
+        prices=extras.prices,
+        failures=extras.failures,
     )

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from edge_sdk.agreement import METRICS
 from training.job import Job, Terms
+from training.measure.failures import MOST
 from training.progress import Stages
 
-__all__ = ["add_service", "open_job"]
+__all__ = ["add_failures", "add_service", "open_job"]
 
 
 def add_service(parser: argparse.ArgumentParser, *, store: bool = True) -> None:
@@ -60,6 +61,18 @@ def add_service(parser: argparse.ArgumentParser, *, store: bool = True) -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def add_failures(parser: argparse.ArgumentParser) -> None:
+    """Add how many pictures the report shows."""
+    parser.add_argument(
+        "--failures",
+        type=int,
+        default=MOST,
+        metavar="N",
+        help="worst failures that the report shows, with their pictures; 0 for none, where "
+        "pictures must not leave with it (%(default)s)",
+    )
 
 
 def open_job(

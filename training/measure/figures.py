@@ -36,7 +36,9 @@ __all__ = ["chosen_rungs", "rate_agreement"]
 #: Policy: title, colour, marker, marker size.
 _POINTS: Mapping[str, tuple[str, str, str, float]] = {
     "reference": ("reference", BLACK, "X", 7),
+    "best_fixed_paper": ("best fixed quality", GREY, "o", 7),
     "best_fixed": ("best fixed rung", BLUE, "s", 7),
+    "random": ("random rung", BLACK, "*", 8),
     "dqn": ("paper DQN", PURPLE, "^", 8),
     "agent": ("our agent", VERMILLION, "D", 8),
     "oracle": ("oracle", GREEN, "P", 8),
@@ -161,7 +163,9 @@ def _policy_points(axes: Any, policies: Mapping[str, Mapping[str, Any]], metric:
     The axes hold every policy that is drawn, with its interval.
     """
     lowest, largest = 1.0, 1.0
-    for name, (title, colour, marker, size) in _POINTS.items():
+    # An opponent's curve is in the legend already.
+    opponents = {name: ("", looks[1], looks[2], 7) for name, looks in _OPPONENTS.items()}
+    for name, (title, colour, marker, size) in {**_POINTS, **opponents}.items():
         if name not in policies:
             continue
         x, y = policies[name]["size_ratio"], policies[name]["agreement"][metric]
@@ -187,7 +191,7 @@ def _policy_points(axes: Any, policies: Mapping[str, Mapping[str, Any]], metric:
             markeredgewidth=0.8,
             linestyle="",
             zorder=6 if name == "agent" else 5,
-            label=title,
+            label=title or None,
         )
     axes.set_xlim(0, 1.06 * largest)
     return max(0.0, np.floor((lowest - 0.06) * 20) / 20)
