@@ -26,7 +26,6 @@ from training.commands.opponents import BASELINES, chosen_baselines, ladders_of,
 from training.commands.options import add_failures, add_service, open_job
 from training.job import Job, accepted, open_run
 from training.labels.table import AnswerTable
-from training.learn.fit import fingerprint
 from training.learn.policies import Policy
 from training.measure.agents import policy_of
 from training.measure.comparison import Answers, Comparison, compare_with_baselines
@@ -34,7 +33,7 @@ from training.measure.confidence import by_confidence
 from training.measure.cost import Cost, Prices, cost_of
 from training.measure.failures import Failures, worst_failures
 from training.measure.noise import NEIGHBOURS, SAMPLE, Noise, measure_noise, sample
-from training.measure.report import PhotoSet, Report, print_table, rung_shares
+from training.measure.report import PhotoSet, Report, photo_set, print_table, rung_shares
 from training.photos import View, readable, views
 from training.progress import Stages
 from training.versions import versions
@@ -246,9 +245,7 @@ def _report(
         photos={
             "train": seen,
             "calibration": PhotoSet(photos=0, views=0, fingerprint=""),
-            "test": PhotoSet(
-                photos=len(set(own.groups)), views=len(own), fingerprint=fingerprint([own])
-            ),
+            "test": photo_set(own),
         },
         backend={
             "name": job.backend.name,

@@ -22,13 +22,13 @@ from training.commands.options import add_failures, add_service, open_job
 from training.job import Job, accepted, open_run
 from training.labels.table import AnswerTable, concatenate
 from training.learn.features import load_prefix
-from training.learn.fit import MAX_PROBES, Goal, Labelled, choices, fingerprint, goals_of, policy_of
+from training.learn.fit import MAX_PROBES, Goal, Labelled, choices, goals_of, policy_of
 from training.learn.start import built_in
 from training.measure.comparison import Answers, compare_with_baselines
 from training.measure.confidence import by_confidence
 from training.measure.cost import Prices
 from training.measure.failures import worst_failures
-from training.measure.report import PhotoSet, Report, print_table, rung_shares
+from training.measure.report import Report, photo_set, print_table, rung_shares
 from training.measure.study import TEST_SHARE, Plan, Study, Trained, run_trial
 from training.measure.validity import Validity, validity
 from training.photos import View, readable, views
@@ -215,7 +215,7 @@ def _report(
         command=f"python -m training {shlex.join(sys.argv[1:])}",
         seed=arguments.seed,
         photos={
-            name: _photo_set(part.table)
+            name: photo_set(part.table)
             for name, part in (
                 ("train", parts.train),
                 ("calibration", parts.held),
@@ -255,8 +255,3 @@ def _report(
             most=arguments.failures,
         ),
     )
-
-
-def _photo_set(table: AnswerTable) -> PhotoSet:
-    photos = len(set(table.groups))
-    return PhotoSet(photos=photos, views=len(table), fingerprint=fingerprint([table]))

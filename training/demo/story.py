@@ -20,12 +20,12 @@ from training.demo.pictures import DAY, NIGHT
 from training.demo.plan import Plan
 from training.demo.stream import Stream
 from training.job import Job
-from training.labels.table import AnswerTable, concatenate
-from training.learn.fit import Goal, Labelled, choices, fingerprint, policy_of
+from training.labels.table import concatenate
+from training.learn.fit import Goal, Labelled, choices, policy_of
 from training.measure.comparison import Answers, compare_with_baselines
 from training.measure.confidence import by_confidence
 from training.measure.failures import worst_failures
-from training.measure.report import PhotoSet, Report, print_table, rung_shares
+from training.measure.report import Report, photo_set, print_table, rung_shares
 from training.photos import View
 from training.progress import Stages
 from training.versions import versions
@@ -98,9 +98,9 @@ def tell(
         command=command,
         seed=plan.seed,
         photos={
-            "train": _photo_set(seen.train.table),
-            "calibration": _photo_set(seen.held.table),
-            "test": _photo_set(table),
+            "train": photo_set(seen.train.table),
+            "calibration": photo_set(seen.held.table),
+            "test": photo_set(table),
         },
         backend={
             "name": goal.backend,
@@ -169,12 +169,6 @@ def _sceneries(seen: Evidence, store: Store, chosen: np.ndarray) -> dict[str, di
         rungs = [agent.ladder[agent.decide(view.open()).rung].name for view in seen.night]
         shares[NIGHT] = rung_shares(rungs)
     return shares
-
-
-def _photo_set(table: AnswerTable) -> PhotoSet:
-    return PhotoSet(
-        photos=len(set(table.groups)), views=len(table.keys), fingerprint=fingerprint([table])
-    )
 
 
 def _certificate(point: OperatingPoint) -> str:

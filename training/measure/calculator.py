@@ -85,10 +85,11 @@ def sentence(uploads: Json, prices: Mapping[str, float]) -> str:
 
 
 def _field(name: str, price: str, label: str, unit: str, prices: Mapping[str, Any]) -> str:
+    written = f"{prices[price]:.10f}".rstrip("0").rstrip(".")
     hint = f" <small>{unit}</small>" if unit else ""
     return (
         f'<label><span>{label}{hint}</span><input name="{name}" type="number" min="0" step="any" '
-        f'inputmode="decimal" required value="{prices[price]:.12g}"></label>'
+        f'inputmode="decimal" required value="{written}"></label>'
     )
 
 

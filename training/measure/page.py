@@ -88,7 +88,7 @@ def render(document: Json, rungs: Sequence[str]) -> str:
         calculator=worth_to_you,
         synthetic=_synthetic(document["synthetic"]),
         command=text(document["command"]),
-        reproduce=_reproduce(document),
+        reproduce=sections.reproduce(document),
     )
     return whole("AdaCompress report", body, [calculator.SCRIPT] if worth_to_you else [])
 
@@ -116,17 +116,18 @@ def _headline(document: Json) -> str:
 
 
 def _money(document: Json) -> str:
-    """The saving in money, where prices were given."""
+    """The saving in money, where prices were given: of a year, or else of a million images."""
     cost = document.get("cost")
     if not cost or not cost["net_usd_per_million"]:
         return ""
-    daily, images = cost["net_usd_per_day"], cost["prices"]["images_per_day"]
-    net, of = cost["net_usd_per_million"], "A million images"
-    if daily and images:
-        net, of = daily, f"A day of {images:,.0f} images"
+    net, factor, of = cost["net_usd_per_million"], 1.0, "A million images"
+    if cost["net_usd_per_day"]:
+        net, factor = cost["net_usd_per_day"], 365.0
+        of = f"A year of {cost['prices']['images_per_day']:,.0f} images a day"
+    mean, lo, hi = (saved_usd(factor * net[name]) for name in ("mean", "lo", "hi"))
     return (
-        f'<p class="money">{of}: {saved_usd(net["mean"])} than as references '
-        f"<small>(95&nbsp;% interval {saved_usd(net['lo'])} to {saved_usd(net['hi'])})</small></p>"
+        f'<p class="money">{of}: {mean} than as references <small>(95&nbsp;% interval {lo} to '
+        f"{hi})</small></p>"
     )
 
 
@@ -273,22 +274,3 @@ def _synthetic(notes: Sequence[str]) -> str:
     if not notes:
         return "<p>Nothing: all pictures are as they were given.</p>"
     return "<ul>" + "".join(f"<li>{text(note)}</li>" for note in notes) + "</ul>"
-
-
-def _reproduce(document: Json) -> str:
-    parts = (
-        f"{name}: {part['photos']} photos, {part['views']} views, fingerprint {part['fingerprint']}"
-        for name, part in document["photos"].items()
-    )
-    backend = document["backend"]
-    service = f"{backend['name']}, model {backend.get('model_version') or 'not stated'}"
-    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
-    timings = ", ".join(f"{name} {spent:.1f} s" for name, spent in document["timings_s"].items())
-    rows = {
-        "seed": document["seed"],
-        "photos": "\n".join(parts),
-        "service": service,
-        "versions": versions,
-        "timings": timings,
-    }
-    return "".join(f"<dt>{name}</dt><dd>{text(value)}</dd>" for name, value in rows.items())

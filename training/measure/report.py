@@ -22,6 +22,7 @@ from edge_sdk.ladder import Ladder
 from edge_sdk.policy import OperatingPoint
 from model_store.errors import UsageError
 from model_store.files import write_atomic, write_json
+from training.learn.fit import fingerprint
 from training.measure import baselines, page
 from training.measure.confidence import ConfidenceBin
 from training.measure.cost import Cost, Prices
@@ -46,6 +47,7 @@ __all__ = [
     "agent_curve",
     "fixed_curve",
     "opponent_curve",
+    "photo_set",
     "print_table",
     "rung_shares",
 ]
@@ -261,6 +263,12 @@ def agent_curve(
         )
         for trade_off, rungs in sorted(choices.items())
     )
+
+
+def photo_set(table: AnswerTable) -> PhotoSet:
+    """Return what a table's pictures are."""
+    photos = len(set(table.groups))
+    return PhotoSet(photos=photos, views=len(table.keys), fingerprint=fingerprint([table]))
 
 
 def rung_shares(names: Iterable[str]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from training.measure.markup import Json, cell, paragraph, percent, table, text
 
-__all__ = ["certificate", "confidence", "noise", "study", "worth"]
+__all__ = ["certificate", "confidence", "noise", "reproduce", "study", "worth"]
 
 
 def certificate(point: Json) -> str:
@@ -124,3 +124,24 @@ def _bin(one: Json, metric: str) -> str:
         f'<tr><th scope="row">{between}</th><td>{one["pictures"]}</td>'
         f"{cell(one['size_ratio'])}{cell(one['agreement'][metric])}</tr>"
     )
+
+
+def reproduce(document: Json) -> str:
+    """Everything that somebody needs to get the same figures."""
+    parts = (
+        f"{name}: {part['photos']} photos, {part['views']} views, fingerprint {part['fingerprint']}"
+        for name, part in document["photos"].items()
+        if part["photos"]
+    )
+    backend = document["backend"]
+    service = f"{backend['name']}, model {backend.get('model_version') or 'not stated'}"
+    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    timings = ", ".join(f"{name} {spent:.1f} s" for name, spent in document["timings_s"].items())
+    rows = {
+        "seed": document["seed"],
+        "photos": "\n".join(parts),
+        "service": service,
+        "versions": versions,
+        "timings": timings,
+    }
+    return "".join(f"<dt>{name}</dt><dd>{text(value)}</dd>" for name, value in rows.items())
