@@ -31,6 +31,7 @@ def test_given_prices_stand_in_the_fields_and_examples_are_called_so() -> None:
     assert 'required value="0.5"' in page
     assert f'value="{EXAMPLES["usd_per_call"]}"' in page
     assert "Examples that nobody gave: price per call, images per day." in page
+    assert "price per GB sent" in calculator({"uploads": UPLOADS})
     given = dict.fromkeys(EXAMPLES, 2.0)
     assert "Examples" not in calculator({"uploads": UPLOADS, "prices": given})
 

@@ -38,7 +38,9 @@ from training.measure.report import (
     print_table,
     rung_shares,
 )
+from training.measure.study import Place, Study, Trial
 from training.measure.uploads import Uploads
+from training.measure.validity import Validity
 from training.measure.verdict import judge
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -134,6 +136,23 @@ def report() -> Report:
     )
 
 
+def trial(photos: int) -> Trial:
+    place = Place(size_ratio=0.3, agreement=0.97)
+    return Trial(
+        seed=0,
+        photos=photos,
+        answers=100,
+        way="static",
+        certified=True,
+        agent=place,
+        best_fixed=place,
+        best_fixed_paper=place,
+        oracle=place,
+        dqn=None,
+        at_target=dict.fromkeys(("fixed", "fixed_paper", "static", "oracle"), 0.3),
+    )
+
+
 @pytest.fixture(scope="module")
 def full(report: Report) -> Report:
     """A report with everything that may be asked for."""
@@ -141,6 +160,17 @@ def full(report: Report) -> Report:
     opponents = {"deepn_jpeg": "DeepN", "deepn_jpeg_continuous": "DeepN", "perceptual": "SSIM"}
     rung = Rung(50, tables=((16,) * 64, (17,) * 64))
     measured = replace(report.policies["best_fixed"], rung="SSIM ≥ 0.90")
+    kept = Validity(
+        splits=200,
+        pictures=20,
+        target=0.95,
+        delta=0.05,
+        certified=0.9,
+        violations=0.01,
+        most=0.03,
+        size_ratio=0.3,
+        agreement=0.97,
+    )
     return replace(
         report,
         ladder=(*FULL, rung),
@@ -165,6 +195,7 @@ def full(report: Report) -> Report:
             upload_ms_saved=None,
             sentence="It <saves> much.",
         ),
+        study=Study((trial(10), trial(20)), kept),
         uploads=Uploads(reference_bytes=9.5, bytes_saved=figure, extra_calls=figure),
         prices=Prices(usd_per_call=0.002),
         failures=Failures(pictures=60, failed=0, worst=()),
@@ -245,7 +276,7 @@ def test_what_was_asked_for_besides_is_in_the_document(full: Report, schema: Any
 def test_documents_of_before_are_valid_and_have_pages(report: Report, schema: Any) -> None:
     pytest.importorskip("matplotlib")
     old = report.to_json()
-    for name in ("by_confidence", "noise", "cost", "uploads", "prices", "failures"):
+    for name in ("by_confidence", "noise", "cost", "study", "uploads", "prices", "failures"):
         del old[name]
     jsonschema.validate(old, schema)
     assert "own noise" not in render(old, [rung.name for rung in report.ladder])
@@ -260,12 +291,20 @@ def test_page_tells_what_was_asked_for_besides_and_nothing_else(full: Report, pa
     assert 'scope="row">0.3 to 0.6</th>' in text
     assert "A million images: 0.50 USD less than as references" in text
     assert 'value="0.002"' in text
+    assert "On 200 random sets of 20 calibration pictures the true agreement was below" in text
+    assert '<th scope="row">20</th><td>100</td>' in text
     assert "the answers to all 60 pictures agreed" in text
     assert text.count("<script>") == 1
     for title in ("DeepN-JPEG", "DeepN, continuous", "perceptual"):
         assert f'<th scope="row">{title}<small>SSIM ≥ 0.90</small>' in text
         assert title not in page
-    for absent in ("own noise", "at your prices", "Worst failures", "than as references"):
+    for absent in (
+        "own noise",
+        "at your prices",
+        "more photos buy",
+        "Worst failures",
+        "than as references",
+    ):
         assert absent not in page
 
 

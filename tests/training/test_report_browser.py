@@ -29,7 +29,7 @@ from edge_sdk.backends.base import Label
 from edge_sdk.ladder import FULL, PAPER
 from edge_sdk.policy import OperatingPoint
 from training.labels.table import AnswerTable
-from training.measure import baselines
+from training.measure import baselines, fit_page
 from training.measure.calculator import sentence
 from training.measure.cost import Prices, cost_of
 from training.measure.evaluate import evaluate_policies
@@ -325,6 +325,38 @@ def test_all_details_may_be_open_on_a_phone(browser: Browser, url: str) -> None:
     browser.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     assert browser.evaluate("innerWidth") == PHONE[0]
     assert not sideways(browser)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_report_of_a_fit_fits_a_phone_without_an_error(
+    browser: Browser, tmp_path: Path, dark: bool
+) -> None:
+    point = OperatingPoint(trade_off=2.0, target=0.95, delta=0.05, certified=True, n=9)
+    page = tmp_path / "fit.html"
+    html = fit_page.render(
+        {
+            "scenery": "day",
+            "operating_points": [point.as_dict()] * 2,
+            "on_calibration": None,
+            "contest": {"winner": "static", "log_loss": {"static": 0.5, "probing": 0.6}},
+            "started": False,
+            "rungs": {"q60@0.5-progressive-t0123": 0.75, "q15": 0.25},
+            "photos": {"train": {"photos": 9, "views": 9, "fingerprint": "ab" * 32}},
+            "labels_bought": 1,
+            "cost_usd": 0.0,
+            "command": "python -m training fit " + "--images photos " * 9,
+            "backend": {"name": "local:model"},
+            "seed": 0,
+            "versions": {},
+            "timings_s": {},
+        }
+    )
+    page.write_text(html, encoding="utf-8")
+    browser.show(PHONE, dark=dark)
+    browser.open(page.as_uri())
+    assert browser.evaluate("innerWidth") == PHONE[0]
+    assert not sideways(browser)
+    assert browser.complaints == []
 
 
 def test_calculator_says_what_the_page_says_without_it_and_then_computes(

@@ -50,7 +50,7 @@ def calculator(document: Json) -> str:
     }
     written = " ".join(f'data-{name}="{value!r}"' for name, value in data.items())
     fields = "".join(_field(*field, prices) for field in _FIELDS)
-    examples = [label.lower() for _, name, label, _ in _FIELDS if name not in given]
+    examples = [label[0].lower() + label[1:] for _, name, label, _ in _FIELDS if name not in given]
     note = f" Examples that nobody gave: {', '.join(examples)}." if examples else ""
     return (
         "<h2>What it is worth at your prices</h2>"

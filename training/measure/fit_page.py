@@ -81,12 +81,12 @@ def _decides(document: Json) -> str:
 
 
 def _points(document: Json) -> str:
-    rows = "".join(_point(point, document["ladder"]) for point in document["operating_points"])
+    rows = "".join(_point(point) for point in document["operating_points"])
     columns = ("operating point", "target", "certified", "looks at most", "trade-off λ", "pictures")
     return table("Operating points", columns, rows)
 
 
-def _point(point: Json, ladder: Json) -> str:
+def _point(point: Json) -> str:
     fixed = point["rung"] is not None
     name = "always one rung" if fixed else "with looks" if point["max_probes"] else "one look"
     trade_off = "–" if point["trade_off"] is None else f"{point['trade_off']:g}"

@@ -68,7 +68,7 @@ class Validity:
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-ready mapping."""
-        return {**asdict(self), "kept": self.kept}
+        return {**asdict(self), "kept": self.kept, "sentence": self.sentence}
 
 
 def validity(
