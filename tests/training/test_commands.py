@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from contextlib import closing
+from importlib import resources
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from edge_sdk.ladder import FULL
@@ -52,6 +54,13 @@ def test_fit_publishes_an_agent_and_leaves_a_run_to_export(fitted: Path) -> None
     assert manifest.backend["name"] == BACKEND
     assert manifest.backend["model_version"].startswith("efficientnet-lite0@")
     assert (fitted / "run" / "run.json").is_file()
+    schema = resources.files("training.measure").joinpath("fit_report.schema.json").read_text()
+    report = json.loads((fitted / "run" / "fit.json").read_text())
+    jsonschema.validate(report, json.loads(schema))
+    assert report["agent"] == manifest.id
+    assert report["photos"]["train"]["photos"] + report["photos"]["calibration"]["photos"] == 14
+    assert sum(report["rungs"].values()) == pytest.approx(1.0)
+    assert (fitted / "run" / "fit.html").is_file()
 
 
 @pytest.mark.slow
@@ -89,6 +98,7 @@ def test_the_papers_agent_is_fitted_on_the_papers_ladder(photos: Path, tmp_path:
     manifest = Store(tmp_path / "store").manifest("current")
     assert manifest.algorithm == "dqn"
     assert len(manifest.ladder) == 10
+    assert "By its Q-values" in (tmp_path / "run" / "fit.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,27 @@ def test_everything_that_may_be_asked_for_is_measured_told_and_paid_for_once(
     assert "and the other methods are chosen in hindsight" in said
 
 
+def test_the_page_shows_failures_and_a_calculator_and_no_picture_where_none_may_leave(
+    service: Service, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = run(options, capsys=capsys)
+    bought, page = service.calls, tmp_path / "run" / "report.html"
+    failures = document["failures"]
+    assert failures["pictures"] == PICTURES
+    assert failures["failed"] == round(
+        PICTURES * (1 - document["policies"]["agent"]["agreement"]["any_hit"]["mean"])
+    )
+    assert len(failures["worst"]) == failures["failed"] > 0
+    assert all(one["sent"]["picture"] is None for one in failures["worst"])  # on a terminal
+    assert page.read_text("utf-8").count("data:image/jpeg;base64,") == 2 * failures["failed"]
+    assert document["prices"]["usd_per_call"] == 0.001
+    assert "What it is worth at your prices" in page.read_text("utf-8")
+    again = run([*options, "--failures", "0"], capsys=capsys)
+    assert (again["failures"]["failed"], again["failures"]["worst"]) == (failures["failed"], [])
+    assert "data:image" not in page.read_text("utf-8")
+    assert service.calls == bought
+
+
 def test_the_searchs_qualities_cost_two_calls_a_picture_at_most(
     service: Service, options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,6 +197,7 @@ def test_noise_without_a_number_takes_a_sample_of_all(
     [
         (["--baselines", "deepn,webp"], "the baseline 'webp' is unknown; allowed are deepn, perc"),
         (["--noise", "-1"], "--noise: -1 is given"),
+        (["--failures", "-1"], "--failures: -1 is given"),
         (["--uplink", "0"], "--uplink is 0"),
         (["--price-per-gb", "-1"], "--price-per-gb is -1"),
     ],

@@ -76,6 +76,14 @@ def test_rate_agreement_draws_the_opponents_that_are_there(width: Width) -> None
     assert names <= set(texts(rate_agreement(CURVE | more, POLICIES, width=width)))
 
 
+def test_a_random_rung_far_below_is_named_and_leaves_the_others_their_room() -> None:
+    found = texts(rate_agreement(CURVE, POLICIES | {"random": policy(0.3, 0.4)}))
+    assert "random rung 0.40 ↓" in found
+    assert "agreement (any_hit); axis starts at 0.8" in found
+    near = texts(rate_agreement(CURVE, POLICIES | {"random": policy(0.3, 0.9)}))
+    assert not any("↓" in text for text in near)
+
+
 def test_rate_agreement_shows_points_beyond_the_reference() -> None:
     wasteful = POLICIES | {"dqn": policy(1.5, 0.99)}
     assert "1.4" in texts(rate_agreement(CURVE, wasteful))

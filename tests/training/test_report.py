@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from edge_sdk.agreement import METRICS
+from edge_sdk.backends.base import Label
 from edge_sdk.ladder import FULL, PAPER, Ladder, Rung
 from edge_sdk.policy import OperatingPoint
 from model_store.errors import UsageError
@@ -22,6 +23,7 @@ from training.measure import baselines
 from training.measure.confidence import by_confidence
 from training.measure.cost import Cost, Prices
 from training.measure.evaluate import evaluate_policies, gap_interval
+from training.measure.failures import Failure, Failures, Shown
 from training.measure.intervals import Interval
 from training.measure.noise import Noise
 from training.measure.opponents import fixed_settings
@@ -36,6 +38,9 @@ from training.measure.report import (
     print_table,
     rung_shares,
 )
+from training.measure.study import Place, Study, Trial
+from training.measure.uploads import Uploads
+from training.measure.validity import Validity
 from training.measure.verdict import judge
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -131,6 +136,23 @@ def report() -> Report:
     )
 
 
+def trial(photos: int) -> Trial:
+    place = Place(size_ratio=0.3, agreement=0.97)
+    return Trial(
+        seed=0,
+        photos=photos,
+        answers=100,
+        way="static",
+        certified=True,
+        agent=place,
+        best_fixed=place,
+        best_fixed_paper=place,
+        oracle=place,
+        dqn=None,
+        at_target=dict.fromkeys(("fixed", "fixed_paper", "static", "oracle"), 0.3),
+    )
+
+
 @pytest.fixture(scope="module")
 def full(report: Report) -> Report:
     """A report with everything that may be asked for."""
@@ -138,6 +160,17 @@ def full(report: Report) -> Report:
     opponents = {"deepn_jpeg": "DeepN", "deepn_jpeg_continuous": "DeepN", "perceptual": "SSIM"}
     rung = Rung(50, tables=((16,) * 64, (17,) * 64))
     measured = replace(report.policies["best_fixed"], rung="SSIM ≥ 0.90")
+    kept = Validity(
+        splits=200,
+        pictures=20,
+        target=0.95,
+        delta=0.05,
+        certified=0.9,
+        violations=0.01,
+        most=0.03,
+        size_ratio=0.3,
+        agreement=0.97,
+    )
     return replace(
         report,
         ladder=(*FULL, rung),
@@ -162,6 +195,10 @@ def full(report: Report) -> Report:
             upload_ms_saved=None,
             sentence="It <saves> much.",
         ),
+        study=Study((trial(10), trial(20)), kept),
+        uploads=Uploads(reference_bytes=9.5, bytes_saved=figure, extra_calls=figure),
+        prices=Prices(usd_per_call=0.002),
+        failures=Failures(pictures=60, failed=0, worst=()),
     )
 
 
@@ -239,7 +276,7 @@ def test_what_was_asked_for_besides_is_in_the_document(full: Report, schema: Any
 def test_documents_of_before_are_valid_and_have_pages(report: Report, schema: Any) -> None:
     pytest.importorskip("matplotlib")
     old = report.to_json()
-    for name in ("by_confidence", "noise", "cost"):
+    for name in ("by_confidence", "noise", "cost", "study", "uploads", "prices", "failures"):
         del old[name]
     jsonschema.validate(old, schema)
     assert "own noise" not in render(old, [rung.name for rung in report.ladder])
@@ -252,10 +289,23 @@ def test_page_tells_what_was_asked_for_besides_and_nothing_else(full: Report, pa
     assert "The noise &lt;is&gt; 5&nbsp;%." in text
     assert "It &lt;saves&gt; much." in text
     assert 'scope="row">0.3 to 0.6</th>' in text
+    assert "A million images: 0.50 USD less than as references" in text
+    assert 'value="0.002"' in text
+    assert "On 200 random sets of 20 calibration pictures the true agreement was below" in text
+    assert '<th scope="row">20</th><td>100</td>' in text
+    assert "the answers to all 60 pictures agreed" in text
+    assert text.count("<script>") == 1
     for title in ("DeepN-JPEG", "DeepN, continuous", "perceptual"):
         assert f'<th scope="row">{title}<small>SSIM ≥ 0.90</small>' in text
         assert title not in page
-    assert "own noise" not in page
+    for absent in (
+        "own noise",
+        "at your prices",
+        "more photos buy",
+        "Worst failures",
+        "than as references",
+    ):
+        assert absent not in page
 
 
 @pytest.mark.parametrize(
@@ -321,7 +371,9 @@ def test_page_is_self_contained_and_small(page: str) -> None:
     sources = [value or "" for name, value in tags.attributes if name in ("src", "xlink:href")]
     assert all(value.startswith("#") for value in sources)
     assert not re.search(r"@import|url\((?!#)", page)
+    assert "default-src 'none'" in page
     assert len(page.encode()) < 1_500_000
+    assert "script-src 'none'" in page
 
 
 def test_page_tells_the_result_in_words(page: str, report: Report) -> None:
@@ -364,6 +416,8 @@ def test_page_never_hides_a_missing_certificate(
 
 def test_names_from_outside_are_escaped_everywhere(report: Report, schema: Any) -> None:
     pytest.importorskip("matplotlib")
+    shown = Shown(size=9, width=1, height=1, labels=[Label(EVIL, 0.5)], picture=b"jpeg", exact=True)
+    failure = Failure(photo=EVIL, rung=EVIL, agreement=0.0, reference=shown, sent=shown)
     evil = replace(
         report,
         command=EVIL,
@@ -380,6 +434,7 @@ def test_names_from_outside_are_escaped_everywhere(report: Report, schema: Any) 
         versions={EVIL: EVIL},
         timings_s={EVIL: 1.0},
         synthetic=[EVIL],
+        failures=Failures(pictures=1, failed=1, worst=[failure]),
     )
     jsonschema.validate(evil.to_json(), schema)
     page = evil.to_html()

@@ -22,17 +22,17 @@ from edge_sdk.parcel import Packer
 from model_store import Manifest, Store
 from model_store.cli import print_json
 from training.commands.opponents import BASELINES, chosen_baselines, ladders_of, opponents
-from training.commands.options import add_noise, add_service, open_job
+from training.commands.options import add_failures, add_noise, add_service, open_job
 from training.job import Job, accepted, open_run
 from training.labels.table import AnswerTable
-from training.learn.fit import fingerprint
 from training.learn.policies import Policy
 from training.measure.agents import policy_of
 from training.measure.comparison import Answers, Comparison, compare_with_baselines
 from training.measure.confidence import by_confidence
 from training.measure.cost import Cost, Prices, cost_of
+from training.measure.failures import Failures, worst_failures
 from training.measure.noise import NEIGHBOURS, Noise, measure_noise, sample
-from training.measure.report import PhotoSet, Report, print_table, rung_shares
+from training.measure.report import PhotoSet, Report, photo_set, print_table, rung_shares
 from training.photos import View, readable, views
 from training.progress import Stages
 from training.versions import versions
@@ -55,6 +55,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "picture (default: none)",
     )
     add_noise(parser)
+    add_failures(parser)
     money = parser.add_argument_group("what the agent is worth, for the report")
     money.add_argument("--price-per-gb", type=float, metavar="USD", help="of the uplink's data")
     money.add_argument("--uplink", type=float, metavar="MBIT", help="its speed in Mbit/s")
@@ -78,6 +79,8 @@ class _Extras:
 
     noise: Noise | None
     cost: Cost | None
+    prices: Prices
+    failures: Failures
     answers: int
 
     @property
@@ -118,7 +121,7 @@ def _command(arguments: argparse.Namespace) -> int:
         report = _report(arguments, manifest, agent, own, measured, found, extras, job, metric)
     document, page = report.write(run)
     if arguments.json:
-        print_json(report.to_json())
+        print_json(report.to_json(pictures=False))
         return 0
     print(print_table(found.policies, metric=metric))
     print()
@@ -170,7 +173,17 @@ def _extras(
         cost = cost_of(
             own, measured.chosen, found.calls, prices, decision_ms=measured.decision_ms, rng=rng
         )
-    return _Extras(noise, cost, answers)
+    failures = worst_failures(
+        pictures,
+        own,
+        measured.chosen,
+        job.labeller.known,
+        job.backend.capabilities,
+        metric=metric,
+        min_score=job.min_score,
+        most=arguments.failures,
+    )
+    return _Extras(noise, cost, prices, failures, answers)
 
 
 def _decide(agent: Agent, pictures: Sequence[View], job: Job) -> _Measured:
@@ -218,9 +231,7 @@ def _report(
         photos={
             "train": seen,
             "calibration": PhotoSet(photos=0, views=0, fingerprint=""),
-            "test": PhotoSet(
-                photos=len(set(own.groups)), views=len(own), fingerprint=fingerprint([own])
-            ),
+            "test": photo_set(own),
         },
         backend={
             "name": job.backend.name,
@@ -249,4 +260,7 @@ def _report(
         confidence=by_confidence(own, measured.chosen, rng=np.random.default_rng(arguments.seed)),
         noise=extras.noise,
         cost=extras.cost,
+        uploads=found.uploads,
+        prices=extras.prices,
+        failures=extras.failures,
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,13 @@ from training.job import Job, open_run
 from training.learn.calibrate import images_needed
 from training.learn.coldstart import start_from
 from training.learn.features import load_prefix
-from training.learn.fit import MAX_PROBES, Goal, acquire, fit_bandit, fit_dqn
+from training.learn.fit import MAX_PROBES, Goal, Labelled, acquire, choices, fit_bandit, fit_dqn
 from training.learn.heads import NO_START, Start
 from training.learn.start import built_in
+from training.measure.fit_report import FitReport
 from training.measure.noise import NEIGHBOURS, Noise, measure_noise, sample
 from training.measure.recognition import with_metrics
+from training.measure.report import photo_set, rung_shares
 from training.photos import View, readable, split_by_photo, views
 from training.progress import Stages
 
@@ -119,19 +123,26 @@ def _command(arguments: argparse.Namespace) -> int:
     with open_job(arguments, run, stages) as job:
         noise = _noise(job, pictures, goal, arguments.noise)
         if arguments.algorithm == "dqn":
-            trained = _learn_dqn(job, pictures, ladder, goal)
+            learned = _learn_dqn(job, pictures, ladder, goal)
         else:
             calls = None if arguments.answers == "grid" else SAMPLED_CALLS
-            trained = _learn(job, pictures, ladder, goal, calls=calls, start=_start(arguments))
+            learned = _learn(job, pictures, ladder, goal, calls=calls, start=_start(arguments))
     if noise:
-        training = {**trained.facts["training"], "noise": noise.as_dict()}
-        trained = replace(trained, facts={**trained.facts, "training": training})
-    trained.save(run)
+        learned = learned.knowing("noise", noise.as_dict())
+    learned.run.save(run)
     store = Store(arguments.store)
     with stages.stage("exporting, proving parity, publishing"):
         aliases = [f"scenery/{goal.scenery}", "current"]
-        manifest, _ = publish_run(trained, store, aliases=aliases)
-    _tell(manifest, arguments)
+        manifest, _ = publish_run(learned.run, store, aliases=aliases)
+    report = FitReport(
+        command=f"python -m training {shlex.join(sys.argv[1:])}",
+        agent=manifest,
+        photos={name: photo_set(part.table) for name, part in learned.parts.items()},
+        rungs=_rungs(learned),
+        cost_usd=job.labeller.cost_usd,
+        timings_s=stages.seconds,
+    )
+    _tell(manifest, arguments, report.write(run)[1])
     return 0
 
 
@@ -147,11 +158,32 @@ def _noise(job: Job, pictures: list[View], goal: Goal, count: int) -> Noise | No
     return noise
 
 
-def _learn_dqn(job: Job, pictures: list[View], name: str, goal: Goal) -> TrainingRun:
+@dataclass(frozen=True)
+class _Learned:
+    """What was learnt, and from what: ``train``, and ``calibration`` if there was any."""
+
+    run: TrainingRun
+    parts: Mapping[str, Labelled]
+
+    def knowing(self, name: str, fact: Mapping[str, Any]) -> _Learned:
+        """Return the same with one more fact about the training."""
+        facts = {**self.run.facts, "training": {**self.run.facts["training"], name: fact}}
+        return replace(self, run=replace(self.run, facts=facts))
+
+
+def _rungs(learned: _Learned) -> dict[str, float]:
+    """Return which rungs the calibration photos get, if there are any."""
+    held, run = learned.parts.get("calibration"), learned.run
+    if held is None:
+        return {}
+    return rung_shares(run.ladder[index].name for index in choices(run, held))
+
+
+def _learn_dqn(job: Job, pictures: list[View], name: str, goal: Goal) -> _Learned:
     prefix = load_prefix()
     train = job.labelled(prefix, pictures, _ladder(job, pictures, name), "photos")
     with job.stages.stage("learning"):
-        return fit_dqn(prefix, train, _of_model(goal, job))[0]
+        return _Learned(fit_dqn(prefix, train, _of_model(goal, job))[0], {"train": train})
 
 
 def _learn(
@@ -162,8 +194,8 @@ def _learn(
     *,
     calls: int | None,
     start: Opener = nothing,
-) -> TrainingRun:
-    """Return the trained run.
+) -> _Learned:
+    """Learn and certify.
 
     Args:
         job: service and ledger.
@@ -194,7 +226,8 @@ def _learn(
         held = job.answered(prefix, held_views, ladder, "calibration photos", 0, look=look)
     with job.stages.stage("learning and calibrating"):
         trained, _ = fit_bandit(prefix, train, held, _of_model(goal, job), begin)
-    return with_metrics(trained, held.refreshed())
+    held = held.refreshed()
+    return _Learned(with_metrics(trained, held), {"train": train, "calibration": held})
 
 
 def _start(arguments: argparse.Namespace) -> Opener:
@@ -214,7 +247,7 @@ def _of_model(goal: Goal, job: Job) -> Goal:
     return replace(goal, model_version=job.labeller.model_version)
 
 
-def _tell(manifest: Manifest, arguments: argparse.Namespace) -> None:
+def _tell(manifest: Manifest, arguments: argparse.Namespace, page: Path) -> None:
     point = manifest.operating_points[0]
     if arguments.json:
         print_json({"schema": "adacompress.fit/1", "ok": True, "agent": manifest.to_json()})
@@ -231,6 +264,7 @@ def _tell(manifest: Manifest, arguments: argparse.Namespace) -> None:
         if not point["certified"]:
             print(_pictures_needed(point["delta"]))
         print(f"How it decides: {_way(point)}")
+    print(f"Report: {page}")
     print(f"Agent {manifest.id} is in {where}, also as 'current'.")
     print(
         f"Next: python -m training evaluate --store {where} --agent {manifest.id} "

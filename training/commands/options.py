@@ -7,10 +7,11 @@ from pathlib import Path
 
 from edge_sdk.agreement import METRICS
 from training.job import Job, Terms
+from training.measure.failures import MOST
 from training.measure.noise import SAMPLE
 from training.progress import Stages
 
-__all__ = ["add_noise", "add_service", "open_job"]
+__all__ = ["add_failures", "add_noise", "add_service", "open_job"]
 
 
 def add_service(parser: argparse.ArgumentParser, *, store: bool = True) -> None:
@@ -74,6 +75,18 @@ def add_noise(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="ask twice more about N pictures, to learn how often the service disagrees with "
         "itself (default: do not ask; without N: %(const)s)",
+    )
+
+
+def add_failures(parser: argparse.ArgumentParser) -> None:
+    """Add how many pictures the report shows."""
+    parser.add_argument(
+        "--failures",
+        type=_pictures,
+        default=MOST,
+        metavar="N",
+        help="worst failures that the report shows, with their pictures; 0 for none, where "
+        "pictures must not leave with it (%(default)s)",
     )
 
 

@@ -18,15 +18,17 @@ from export.network import Prefix
 from model_store.cli import print_json
 from model_store.errors import UsageError
 from training.commands.fit import DOUBTFUL_CALLS, SAMPLED_CALLS, TRAIN_SHARE
-from training.commands.options import add_service, open_job
-from training.job import Job, open_run
+from training.commands.options import add_failures, add_service, open_job
+from training.job import Job, accepted, open_run
 from training.labels.table import AnswerTable, concatenate
 from training.learn.features import load_prefix
-from training.learn.fit import MAX_PROBES, Goal, Labelled, choices, fingerprint, goals_of, policy_of
+from training.learn.fit import MAX_PROBES, Goal, Labelled, choices, goals_of, policy_of
 from training.learn.start import built_in
 from training.measure.comparison import Answers, compare_with_baselines
 from training.measure.confidence import by_confidence
-from training.measure.report import PhotoSet, Report, print_table, rung_shares
+from training.measure.cost import Prices
+from training.measure.failures import worst_failures
+from training.measure.report import Report, photo_set, print_table, rung_shares
 from training.measure.study import TEST_SHARE, Plan, Study, Trained, learnable, run_trial
 from training.measure.validity import Validity, validity
 from training.photos import View, readable, views
@@ -69,14 +71,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="calibration sets that test the certificate; 0 for none (default: %(default)s)",
     )
     parser.add_argument("--max-probes", type=int, default=MAX_PROBES, metavar="N")
+    add_failures(parser)
     parser.set_defaults(handler=_command)
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    if arguments.seeds < 1 or arguments.splits < 0:
+    if arguments.seeds < 1 or arguments.splits < 0 or arguments.failures < 0:
         raise UsageError(
-            f"--seeds is {arguments.seeds} and --splits {arguments.splits}; allowed are at least "
-            "1 and at least 0."
+            f"--seeds is {arguments.seeds}, --splits {arguments.splits} and --failures "
+            f"{arguments.failures}; allowed are at least 1, at least 0 and at least 0."
         )
     stages, run = Stages(), open_run(arguments.run)
     paths = readable(find_pictures(arguments.images), stages.say)
@@ -92,10 +95,10 @@ def _command(arguments: argparse.Namespace) -> int:
         last = next(one for one in trained if one.trial.photos == counts[-1])
         kept = _validity(last, plan, arguments, stages) if arguments.splits else None
         study = Study(tuple(one.trial for one in trained), kept)
-        report = _report(arguments, last, study, plan, everything.table, job)
+        report = _report(arguments, last, study, plan, everything.table, pictures, job)
     document, page = report.write(run)
     if arguments.json:
-        print_json(report.to_json())
+        print_json(report.to_json(pictures=False))
         return 0
     print(print_table(report.policies, metric=report.metric))
     print(f"The table is of one agent, learnt from {counts[-1]} photos (seed {last.trial.seed}).\n")
@@ -199,12 +202,14 @@ def _report(
     study: Study,
     plan: Plan,
     whole: AnswerTable,
+    pictures: Sequence[View],
     job: Job,
 ) -> Report:
     goal, parts, ladder = plan.goal, trained.parts, plan.ladder
     own = parts.test.on(ladder)
     known = concatenate([parts.train.table, parts.held.table])
     chosen, rng = choices(trained.run, own), np.random.default_rng(arguments.seed)
+    by_key = dict(zip(whole.keys, accepted(pictures, whole), strict=True))
     found = compare_with_baselines(
         Answers(own.table, known.on(ladder)),
         Answers(parts.test.table.on(PAPER), known.on(PAPER)),
@@ -220,7 +225,7 @@ def _report(
         command=f"python -m training {shlex.join(sys.argv[1:])}",
         seed=arguments.seed,
         photos={
-            name: _photo_set(part.table)
+            name: photo_set(part.table)
             for name, part in (
                 ("train", parts.train),
                 ("calibration", parts.held),
@@ -247,9 +252,16 @@ def _report(
         metric=goal.metric,
         confidence=by_confidence(own.table, chosen, rng=rng),
         study=study,
+        uploads=found.uploads,
+        prices=Prices(usd_per_call=job.backend.capabilities.price_usd),
+        failures=worst_failures(
+            [by_key[key] for key in own.table.keys],
+            own.table,
+            chosen,
+            job.labeller.known,
+            job.backend.capabilities,
+            metric=goal.metric,
+            min_score=job.min_score,
+            most=arguments.failures,
+        ),
     )
-
-
-def _photo_set(table: AnswerTable) -> PhotoSet:
-    photos = len(set(table.groups))
-    return PhotoSet(photos=photos, views=len(table), fingerprint=fingerprint([table]))

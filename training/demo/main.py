@@ -18,7 +18,7 @@ from training.demo import story
 from training.demo.pictures import DAY, Photos, choose_photos
 from training.demo.plan import Plan
 from training.demo.stream import Stream, WaitingRetrainer, run_stream
-from training.job import Job, open_run
+from training.job import Job, accepted, open_run
 from training.learn.dqn import PaperParameters
 from training.learn.features import Features, load_prefix
 from training.learn.fit import Goal, Labelled, fit_bandit, fit_dqn
@@ -101,12 +101,14 @@ def _main_line(
         publish_run(with_metrics(dqn, held_by_paper), store, aliases=["paper-dqn"])
     stream = _drive(plan, job, photos, stages)
     seen = story.Evidence(
+        job=job,
         agent=agent,
         dqn=dqn,
         train=train,
         held=held,
         test=test,
         parity=parity,
+        photographed=accepted(photos.test, test.table),
         pooled=_without_confidence(test.on(PAPER)),
         stream=stream,
         night=photos.night_test,

@@ -19,11 +19,13 @@ from model_store import Store
 from training.demo.pictures import DAY, NIGHT
 from training.demo.plan import Plan
 from training.demo.stream import Stream
-from training.labels.table import AnswerTable, concatenate
-from training.learn.fit import Goal, Labelled, choices, fingerprint, policy_of
+from training.job import Job
+from training.labels.table import concatenate
+from training.learn.fit import Goal, Labelled, choices, policy_of
 from training.measure.comparison import Answers, compare_with_baselines
 from training.measure.confidence import by_confidence
-from training.measure.report import PhotoSet, Report, print_table, rung_shares
+from training.measure.failures import worst_failures
+from training.measure.report import Report, photo_set, print_table, rung_shares
 from training.photos import View
 from training.progress import Stages
 from training.versions import versions
@@ -45,9 +47,11 @@ class Evidence:
     """Everything that was learnt and seen.
 
     Attributes:
+        job: the service, and the answers that were bought.
         agent, dqn: the trained agents.
         train, held, test: answers on both ladders and features, by part.
         parity: what the gate measured of our agent's engine.
+        photographed: the test's pictures, in the order of their answers.
         pooled: the test photos as the paper's agent sees them.
         stream: the device's day.
         night: held-out pictures of the night, for its histogram.
@@ -55,12 +59,14 @@ class Evidence:
         labels_bought: answers that learning and measuring rest on, whenever they were bought.
     """
 
+    job: Job
     agent: TrainingRun
     dqn: TrainingRun
     train: Labelled
     held: Labelled
     test: Labelled
     parity: ParityReport
+    photographed: Sequence[View]
     pooled: Labelled
     stream: Stream
     night: Sequence[View]
@@ -92,9 +98,9 @@ def tell(
         command=command,
         seed=plan.seed,
         photos={
-            "train": _photo_set(seen.train.table),
-            "calibration": _photo_set(seen.held.table),
-            "test": _photo_set(table),
+            "train": photo_set(seen.train.table),
+            "calibration": photo_set(seen.held.table),
+            "test": photo_set(table),
         },
         backend={
             "name": goal.backend,
@@ -119,6 +125,16 @@ def tell(
         synthetic=seen.synthetic,
         metric=goal.metric,
         confidence=by_confidence(table.on(FULL), chosen, rng=rng),
+        uploads=found.uploads,
+        failures=worst_failures(
+            seen.photographed,
+            table.on(FULL),
+            chosen,
+            seen.job.labeller.known,
+            seen.job.backend.capabilities,
+            metric=goal.metric,
+            min_score=plan.min_score,
+        ),
     )
     document, page = report.write(plan.run)
     text = "\n".join(
@@ -153,12 +169,6 @@ def _sceneries(seen: Evidence, store: Store, chosen: np.ndarray) -> dict[str, di
         rungs = [agent.ladder[agent.decide(view.open()).rung].name for view in seen.night]
         shares[NIGHT] = rung_shares(rungs)
     return shares
-
-
-def _photo_set(table: AnswerTable) -> PhotoSet:
-    return PhotoSet(
-        photos=len(set(table.groups)), views=len(table.keys), fingerprint=fingerprint([table])
-    )
 
 
 def _certificate(point: OperatingPoint) -> str:

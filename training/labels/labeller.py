@@ -92,10 +92,11 @@ class Labeller:
             BudgetReached: the answer would have to be bought and may not.
         """
         with self._alone(picture, rung):
-            labels = self._look_up(picture, rung)
+            labels = self.known(picture, rung)
             return self._buy(picture, rung, jpeg) if labels is None else labels
 
-    def _look_up(self, picture: str, rung: Rung) -> tuple[Label, ...] | None:
+    def known(self, picture: str, rung: Rung) -> tuple[Label, ...] | None:
+        """Return the ledger's labels as :meth:`ask` would, None where they would be bought."""
         with self._turn:  # throughout, or the model might be told in between
             labels = self._ledger.get(self._key(picture, rung, self.model_version))
             if labels is not None:

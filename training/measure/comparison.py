@@ -17,6 +17,7 @@ from training.measure.intervals import Interval
 from training.measure.monitoring import calls_per_image
 from training.measure.opponents import Opponent
 from training.measure.report import CurvePoint, agent_curve, fixed_curve, opponent_curve
+from training.measure.uploads import Uploads, uploads_of
 from training.measure.verdict import Verdict, judge
 
 __all__ = ["Answers", "Comparison", "compare_with_baselines", "sweep"]
@@ -44,6 +45,7 @@ class Comparison:
 
     Attributes:
         calls: the agent's calls for each picture, (N,).
+        uploads: what the agent puts on the wire.
     """
 
     policies: Mapping[str, PolicyResult]
@@ -52,6 +54,7 @@ class Comparison:
     gap_closed: Mapping[str, Interval | None]
     curve: Mapping[str, Sequence[CurvePoint]]
     calls: NDArray[np.float64]
+    uploads: Uploads
 
 
 def compare_with_baselines(
@@ -127,6 +130,8 @@ def compare_with_baselines(
             **{name: opponent_curve(one, metric=metric) for name, one in opponents.items()},
         },
         calls=agent_calls,
+        # With draws of its own, so that no other figure's depend on it.
+        uploads=uploads_of(own.test, chosen, agent_calls, rng=rng.spawn(1)[0]),
     )
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import UsageError
-from training.measure import baselines
 from training.measure.intervals import Interval, resample
+from training.measure.uploads import saved_bytes
 
 if TYPE_CHECKING:
     from training.labels.table import AnswerTable
@@ -113,7 +113,7 @@ def cost_of(
         rng: source of the bootstrap.
     """
     extra = calls - 1.0
-    saved = table.reference_wire * (1.0 - extra) - baselines.chosen(table.wire, choices)
+    saved = saved_bytes(table, choices, calls)
     net = saved / _GB * (prices.usd_per_gb or 0.0) - extra * (prices.usd_per_call or 0.0)
     draws = resample(table.groups, rng)
     bytes_saved, extra_calls, usd = draws.figures(np.column_stack([saved, extra, net]))

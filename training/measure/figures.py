@@ -36,7 +36,9 @@ __all__ = ["chosen_rungs", "rate_agreement"]
 #: Policy: title, colour, marker, marker size.
 _POINTS: Mapping[str, tuple[str, str, str, float]] = {
     "reference": ("reference", BLACK, "X", 7),
+    "best_fixed_paper": ("best fixed quality", GREY, "o", 7),
     "best_fixed": ("best fixed rung", BLUE, "s", 7),
+    "random": ("random rung", BLACK, "*", 8),
     "dqn": ("paper DQN", PURPLE, "^", 8),
     "agent": ("our agent", VERMILLION, "D", 8),
     "oracle": ("oracle", GREEN, "P", 8),
@@ -158,14 +160,18 @@ def _agent_curve(axes: Any, points: Sequence[Mapping[str, Any]]) -> None:
 def _policy_points(axes: Any, policies: Mapping[str, Mapping[str, Any]], metric: str) -> float:
     """Draw the policies with their intervals; return where the agreement axis should start.
 
-    The axes hold every policy that is drawn, with its interval.
+    The axes hold every policy with its interval, but for the random one: where that is far below,
+    it would leave the others no room.
     """
     lowest, largest = 1.0, 1.0
-    for name, (title, colour, marker, size) in _POINTS.items():
+    # An opponent's curve is in the legend already.
+    opponents = {name: ("", looks[1], looks[2], 7) for name, looks in _OPPONENTS.items()}
+    for name, (title, colour, marker, size) in {**_POINTS, **opponents}.items():
         if name not in policies:
             continue
         x, y = policies[name]["size_ratio"], policies[name]["agreement"][metric]
-        lowest, largest = min(lowest, y["lo"]), max(largest, x["hi"])
+        lowest = lowest if name == "random" else min(lowest, y["lo"])
+        largest = max(largest, x["hi"])
         axes.errorbar(
             [x["mean"]],
             [y["mean"]],
@@ -187,10 +193,27 @@ def _policy_points(axes: Any, policies: Mapping[str, Mapping[str, Any]], metric:
             markeredgewidth=0.8,
             linestyle="",
             zorder=6 if name == "agent" else 5,
-            label=title,
+            label=title or None,
         )
     axes.set_xlim(0, 1.06 * largest)
-    return max(0.0, np.floor((lowest - 0.06) * 20) / 20)
+    floor = max(0.0, float(np.floor((lowest - 0.06) * 20) / 20))
+    _name_what_is_below(axes, policies.get("random"), metric, floor)
+    return floor
+
+
+def _name_what_is_below(
+    axes: Any, policy: Mapping[str, Any] | None, metric: str, floor: float
+) -> None:
+    if policy and policy["agreement"][metric]["mean"] < floor:
+        axes.annotate(
+            f"random rung {policy['agreement'][metric]['mean']:.2f} ↓",
+            (policy["size_ratio"]["mean"], floor),
+            (0, 4),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0},
+        )
 
 
 def _arms(figure: Mapping[str, float]) -> list[list[float]]:

@@ -1,4 +1,4 @@
-"""The report as one HTML page: no network, no script, readable at a desk and on a phone.
+"""The report as one HTML page: nothing is loaded, readable at a desk, on a phone, by a keyboard.
 
 Rendered from the report's JSON document alone, so page and document cannot disagree. Every name
 comes from outside and is escaped. Not here: the numbers (``evaluate``), the drawing (``figures``).
@@ -6,14 +6,21 @@ comes from outside and is escaped. Not here: the numbers (``evaluate``), the dra
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
-from importlib import resources
-from string import Template
-from typing import Any, get_args
 
-from training.measure import figures, sections, stream_figure, style
+from training.measure import calculator, exhibits, figures, sections, stream_figure, style
 from training.measure.learning_figure import learning_curve
+from training.measure.markup import (
+    Json,
+    both_widths,
+    cell,
+    filled,
+    percent,
+    saved_usd,
+    table,
+    text,
+    whole,
+)
 
 __all__ = ["TITLES", "main_figures", "render"]
 
@@ -38,7 +45,14 @@ METRICS: Mapping[str, str] = {
     "jaccard": "overlap of the two label sets",
 }
 
-Json = Mapping[str, Any]
+_DEVICE = "<h2>On the device</h2>"
+_DEVICE_NOTE = (
+    "Accuracy is the true agreement of the answers the caller got; the device itself sees only the "
+    "share p_est of it. The benchmark uploads every picture as the reference. Re-training is "
+    "shaded."
+)
+
+_COLUMNS = ("size ratio", "wire ratio", *METRICS, "calls per image")
 
 
 def render(document: Json, rungs: Sequence[str]) -> str:
@@ -51,35 +65,32 @@ def render(document: Json, rungs: Sequence[str]) -> str:
     Raises:
         EnvironmentMissing: matplotlib is not installed.
     """
-    template = resources.files(__package__).joinpath("report_template.html")
-    return Template(template.read_text(encoding="utf-8")).substitute(
+    worth_to_you = calculator.calculator(document)
+    body = filled(
+        "report_template.html",
         headline=_headline(document),
+        money=_money(document),
         verdicts="\n".join(_verdict(one) for one in _verdicts(document)),
         bars=_bars(document),
         policies=_policies(document),
         fixed=_fixed(document),
         metrics=_metrics(document),
         curve=_curve(document),
+        failures=exhibits.exhibits(document),
         confidence=sections.confidence(document),
         noise=sections.noise(document),
         study=_study(document),
         rungs=_rungs(document, rungs),
         timeline=_timeline(document),
-        certificate=_certificate(document["operating_point"]),
+        certificate=sections.certificate(document["operating_point"]),
         facts=_facts(document),
         worth=sections.worth(document),
+        calculator=worth_to_you,
         synthetic=_synthetic(document["synthetic"]),
-        command=_text(document["command"]),
-        reproduce=_reproduce(document),
+        command=text(document["command"]),
+        reproduce=sections.reproduce(document),
     )
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value))
-
-
-def _percent(share: float, digits: int = 0) -> str:
-    return f"{100 * share:.{digits}f}&nbsp;%"
+    return whole("AdaCompress report", body, [calculator.SCRIPT] if worth_to_you else [])
 
 
 def _verdicts(document: Json) -> list[Json]:
@@ -88,8 +99,8 @@ def _verdicts(document: Json) -> list[Json]:
 
 
 def _verdict(verdict: Json) -> str:
-    sentence = _text(verdict["sentence"]).replace(" %", "&nbsp;%")
-    return f'<p class="verdict {_text(verdict["outcome"])}">{sentence}</p>'
+    sentence = text(verdict["sentence"]).replace(" %", "&nbsp;%")
+    return f'<p class="verdict {text(verdict["outcome"])}">{sentence}</p>'
 
 
 def _headline(document: Json) -> str:
@@ -99,8 +110,24 @@ def _headline(document: Json) -> str:
     words = "fewer bytes" if saved >= 0 else "more bytes"
     but = "but " if fixed > saved else ""
     return (
-        f"<strong>{_percent(abs(saved))}</strong> <span>{words} at {verdict['agreement']:.3f} "
-        f"agreement; {but}the best fixed {noun} saves {_percent(fixed)}.</span>"
+        f"<strong>{percent(abs(saved))}</strong> <span>{words} at {verdict['agreement']:.3f} "
+        f"agreement; {but}the best fixed {noun} saves {percent(fixed)}.</span>"
+    )
+
+
+def _money(document: Json) -> str:
+    """The saving in money, where prices were given: of a year, or else of a million images."""
+    cost = document.get("cost")
+    if not cost or not cost["net_usd_per_million"]:
+        return ""
+    net, factor, of = cost["net_usd_per_million"], 1.0, "A million images"
+    if cost["net_usd_per_day"]:
+        net, factor = cost["net_usd_per_day"], 365.0
+        of = f"A year of {cost['prices']['images_per_day']:,.0f} images a day"
+    mean, lo, hi = (saved_usd(factor * net[name]) for name in ("mean", "lo", "hi"))
+    return (
+        f'<p class="money">{of}: {mean} than as references <small>(95&nbsp;% interval {lo} to '
+        f"{hi})</small></p>"
     )
 
 
@@ -114,58 +141,48 @@ def _bars(document: Json) -> str:
     longest = max(sizes.values())
     return "".join(
         f'<div class="bar"><span>{title}</span><i style="width:{100 * size / longest:.2f}%"></i>'
-        f"<b>{_percent(size, 1)}</b></div>"
+        f"<b>{percent(size, 1)}</b></div>"
         for title, size in sizes.items()
     )
 
 
 def _policies(document: Json) -> str:
-    return "".join(
+    rows = "".join(
         _row(document["policies"][name], title, agent=name == "agent")
         for name, title in TITLES.items()
         if name in document["policies"]
     )
+    return table("Policies", ("policy", *_COLUMNS), rows)
 
 
 def _fixed(document: Json) -> str:
-    return "".join(
+    rows = "".join(
         _row(policy, name.removeprefix("fixed:"))
         for name, policy in document["policies"].items()
         if name.startswith("fixed:")
     )
+    return table("Every fixed rung", ("rung", *_COLUMNS), rows)
 
 
 def _row(policy: Json, title: str, *, agent: bool = False) -> str:
     rung = policy.get("rung")
-    rung = f"<small>{_text(rung)}</small>" if rung not in (None, title) else ""
+    rung = f"<small>{text(rung)}</small>" if rung not in (None, title) else ""
     figures_ = (
         (policy["size_ratio"], 3),
         (policy["wire_ratio"], 3),
         *((policy["agreement"][metric], 3) for metric in METRICS),
         (policy["calls_per_image"], 2),
     )
-    cells = "".join(_cell(figure, digits) for figure, digits in figures_)
+    cells = "".join(cell(figure, digits) for figure, digits in figures_)
     mark = ' class="agent"' if agent else ""
-    return f'<tr{mark}><th scope="row">{_text(title)}{rung}</th>{cells}</tr>'
-
-
-def _cell(figure: Json, digits: int) -> str:
-    exact = figure["lo"] == figure["hi"]
-    between = f"{figure['lo']:.{digits}f}–{figure['hi']:.{digits}f}"
-    interval = "" if exact else f"<small>{between}</small>"
-    return f"<td>{figure['mean']:.{digits}f}{interval}</td>"
+    return f'<tr{mark}><th scope="row">{text(title)}{rung}</th>{cells}</tr>'
 
 
 def _metrics(document: Json) -> str:
     said = "; ".join(f"<b>{name}</b>: {meaning}" for name, meaning in METRICS.items())
     score = document["backend"].get("min_score")
-    cut = f" Labels with a score below {_text(score)} do not count." if score else ""
-    return f"{said}. Target, oracle and verdict are about <b>{_text(document['metric'])}</b>.{cut}"
-
-
-def _both_widths(draw: Any, description: str) -> str:
-    drawn = "".join(f'<div class="{width}">{draw(width)}</div>' for width in get_args(style.Width))
-    return f'<div class="card" role="img" aria-label="{_text(description)}">{drawn}</div>'
+    cut = f" Labels with a score below {text(score)} do not count." if score else ""
+    return f"{said}. Target, oracle and verdict are about <b>{text(document['metric'])}</b>.{cut}"
 
 
 def main_figures(document: Json) -> dict[str, str]:
@@ -190,9 +207,15 @@ def _curve_svg(document: Json, width: style.Width) -> str:
 
 
 def _curve(document: Json) -> str:
-    return _both_widths(
+    places = "; ".join(
+        f"{title} {policy['agreement'][document['metric']]['mean']:.3f} at size "
+        f"{policy['size_ratio']['mean']:.3f}"
+        for name, title in TITLES.items()
+        if (policy := document["policies"].get(name))
+    )
+    return both_widths(
         lambda width: _curve_svg(document, width),
-        "Agreement over size ratio of fixed rungs, the agent and the other policies",
+        f"Agreement over size ratio, fixed rungs as lines. {places}.",
     )
 
 
@@ -200,7 +223,7 @@ def _study(document: Json) -> str:
     if not document.get("study"):
         return ""
     target = document["operating_point"]["target"]
-    drawn = _both_widths(
+    drawn = both_widths(
         lambda width: learning_curve(document["study"]["points"], target=target, width=width),
         "Size ratio at the target over the number of photos learnt from",
     )
@@ -210,7 +233,7 @@ def _study(document: Json) -> str:
 def _rungs(document: Json, rungs: Sequence[str]) -> str:
     if not document["sceneries"]:
         return "<p>No choices were recorded.</p>"
-    return _both_widths(
+    return both_widths(
         lambda width: figures.chosen_rungs(document["sceneries"], rungs, width=width),
         "Share of pictures sent at each rung, per scenery",
     )
@@ -219,42 +242,12 @@ def _rungs(document: Json, rungs: Sequence[str]) -> str:
 def _timeline(document: Json) -> str:
     columns = document["timeline"]
     if not columns or not columns["image"]:
-        return "<p>No stream was run.</p>"
-    return _both_widths(
+        return f"{_DEVICE}<p>No stream was run.</p>"
+    drawn = both_widths(
         lambda width: stream_figure.timeline(columns, width=width),
-        "Accuracy, p_est, state and upload size over the stream of images",
+        f"Accuracy, p_est, state and upload size over a stream of {len(columns['image'])} images",
     )
-
-
-def _certificate(point: Json) -> str:
-    target, achieved = point["target"], point["achieved"]
-    seen = ""
-    if achieved is not None and point["n"]:
-        seen = (
-            f"On {point['n']} held-out pictures{_effective(point)} the agent agreed in "
-            f"{_percent(achieved, 1)}."
-        )
-    if point["certified"] and target is not None:
-        promise = (
-            f"If its true agreement on such pictures were below {_percent(target)}, a result this "
-            f"good would come up with probability {_percent(point['delta'])} at most "
-            f"({_text(point['test'] or 'test')})."
-        )
-    elif target is None:
-        promise = "It carries no certificate, because it was not calibrated to a target."
-    else:
-        promise = f"An agreement of {_percent(target)} is <b>not certified</b>."
-    note = _text(point["note"]) if not point["certified"] or not seen else ""
-    return " ".join(part for part in (seen, promise, note) if part)
-
-
-def _effective(point: Json) -> str:
-    if not 0 < point["n_effective"] < point["n"]:
-        return ""
-    return (
-        f" (worth {point['n_effective']:.0f} independent ones, because views of one photo look "
-        "alike)"
-    )
+    return f"{_DEVICE}<figure>{drawn}<figcaption>{_DEVICE_NOTE}</figcaption></figure>"
 
 
 def _facts(document: Json) -> str:
@@ -280,23 +273,4 @@ def _facts(document: Json) -> str:
 def _synthetic(notes: Sequence[str]) -> str:
     if not notes:
         return "<p>Nothing: all pictures are as they were given.</p>"
-    return "<ul>" + "".join(f"<li>{_text(note)}</li>" for note in notes) + "</ul>"
-
-
-def _reproduce(document: Json) -> str:
-    parts = (
-        f"{name}: {part['photos']} photos, {part['views']} views, fingerprint {part['fingerprint']}"
-        for name, part in document["photos"].items()
-    )
-    backend = document["backend"]
-    service = f"{backend['name']}, model {backend.get('model_version') or 'not stated'}"
-    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
-    timings = ", ".join(f"{name} {spent:.1f} s" for name, spent in document["timings_s"].items())
-    rows = {
-        "seed": document["seed"],
-        "photos": "\n".join(parts),
-        "service": service,
-        "versions": versions,
-        "timings": timings,
-    }
-    return "".join(f"<dt>{name}</dt><dd>{_text(value)}</dd>" for name, value in rows.items())
+    return "<ul>" + "".join(f"<li>{text(note)}</li>" for note in notes) + "</ul>"

@@ -22,14 +22,17 @@ from edge_sdk.ladder import Ladder
 from edge_sdk.policy import OperatingPoint
 from model_store.errors import UsageError
 from model_store.files import write_atomic, write_json
+from training.learn.fit import fingerprint
 from training.measure import baselines, page
 from training.measure.confidence import ConfidenceBin
-from training.measure.cost import Cost
+from training.measure.cost import Cost, Prices
 from training.measure.evaluate import PolicyResult
+from training.measure.failures import Failures
 from training.measure.intervals import Interval
 from training.measure.noise import Noise
 from training.measure.opponents import Opponent
 from training.measure.study import Study
+from training.measure.uploads import Uploads
 from training.measure.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ __all__ = [
     "agent_curve",
     "fixed_curve",
     "opponent_curve",
+    "photo_set",
     "print_table",
     "rung_shares",
 ]
@@ -111,6 +115,9 @@ class Report:
         confidence: the agent by the reference's score, from ``confidence.by_confidence``.
         noise: the service's agreement with itself, or None if nobody asked.
         cost: what the agent saves, or None where no prices were given.
+        uploads: what an image puts on the wire, or None.
+        prices: those that are known, for the calculator.
+        failures: the agent's worst, or None if nobody looked.
         study: many agents learnt alike, or None.
     """
 
@@ -139,6 +146,9 @@ class Report:
     noise: Noise | None = None
     cost: Cost | None = None
     study: Study | None = None
+    uploads: Uploads | None = None
+    prices: Prices | None = None
+    failures: Failures | None = None
 
     def __post_init__(self) -> None:
         if self.timeline is None:
@@ -150,8 +160,12 @@ class Report:
                 f"are exactly {', '.join(TIMELINE)}, all of one length."
             )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the document of schema ``adacompress.report/1``, plain JSON values only."""
+    def to_json(self, *, pictures: bool = True) -> dict[str, Any]:
+        """Return the document of schema ``adacompress.report/1``, plain JSON values only.
+
+        Args:
+            pictures: with those of the failures; a terminal has no use for them.
+        """
         document: dict[str, Any] = _plain(
             {
                 "schema": SCHEMA,
@@ -172,6 +186,9 @@ class Report:
                 "noise": self.noise and self.noise.as_dict(),
                 "cost": self.cost and self.cost.as_dict(),
                 "study": self.study and self.study.as_dict(),
+                "uploads": self.uploads and self.uploads.as_dict(),
+                "prices": self.prices and asdict(self.prices),
+                "failures": self.failures and self.failures.as_dict(pictures=pictures),
                 "labels_bought": self.labels_bought,
                 "cost_usd": self.cost_usd,
                 "decision_ms": self.decision_ms,
@@ -246,6 +263,12 @@ def agent_curve(
         )
         for trade_off, rungs in sorted(choices.items())
     )
+
+
+def photo_set(table: AnswerTable) -> PhotoSet:
+    """Return what a table's pictures are."""
+    photos = len(set(table.groups))
+    return PhotoSet(photos=photos, views=len(table.keys), fingerprint=fingerprint([table]))
 
 
 def rung_shares(names: Iterable[str]) -> dict[str, float]:

@@ -6,13 +6,41 @@ escaped. Not here: the page they are part of (``page``).
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping
-from typing import Any
+from training.measure.markup import Json, cell, paragraph, percent, table, text
 
-__all__ = ["confidence", "noise", "study", "worth"]
+__all__ = ["certificate", "confidence", "noise", "reproduce", "study", "worth"]
 
-Json = Mapping[str, Any]
+
+def certificate(point: Json) -> str:
+    """What was promised in two sentences: what was seen, and what that proves."""
+    target, achieved = point["target"], point["achieved"]
+    seen = ""
+    if achieved is not None and point["n"]:
+        seen = (
+            f"On {point['n']} held-out pictures{_effective(point)} the agent agreed in "
+            f"{percent(achieved, 1)}."
+        )
+    if point["certified"] and target is not None:
+        promise = (
+            f"If its true agreement on such pictures were below {percent(target)}, a result this "
+            f"good would come up with probability {percent(point['delta'])} at most "
+            f"({text(point['test'] or 'test')})."
+        )
+    elif target is None:
+        promise = "It carries no certificate, because it was not calibrated to a target."
+    else:
+        promise = f"An agreement of {percent(target)} is <b>not certified</b>."
+    note = text(point["note"]) if not point["certified"] or not seen else ""
+    return " ".join(part for part in (seen, promise, note) if part)
+
+
+def _effective(point: Json) -> str:
+    if not 0 < point["n_effective"] < point["n"]:
+        return ""
+    return (
+        f" (worth {point['n_effective']:.0f} independent ones, because views of one photo look "
+        "alike)"
+    )
 
 
 def confidence(document: Json) -> str:
@@ -21,13 +49,10 @@ def confidence(document: Json) -> str:
     if not bins:
         return ""
     rows = "".join(_bin(one, document["metric"]) for one in bins)
+    columns = ("score", "pictures", "size ratio", document["metric"])
     return (
         "<h2>Where the service is sure, and where not</h2>"
-        '<div class="scroll" tabindex="0"><table><thead><tr>'
-        '<th scope="col">score</th><th scope="col">pictures</th>'
-        '<th scope="col">size ratio</th>'
-        f'<th scope="col">{html.escape(document["metric"])}</th>'
-        f"</tr></thead><tbody>{rows}</tbody></table></div>"
+        f"{table('Agreement by score of the reference', columns, rows)}"
         '<p class="note">Our agent, by the score of the reference’s best label. Where that is low, '
         "the service’s answer is nearly arbitrary, and so is agreement with it.</p>"
     )
@@ -39,13 +64,13 @@ def noise(document: Json) -> str:
     if not found:
         return ""
     mark = " unclear" if found["target_above"] else ""
-    return f"<h2>The service’s own noise</h2>{_paragraph(found['sentence'], f'verdict{mark}')}"
+    return f"<h2>The service’s own noise</h2>{paragraph(found['sentence'], f'verdict{mark}')}"
 
 
 def worth(document: Json) -> str:
     """What the agent saves in dollars and milliseconds."""
     cost = document.get("cost")
-    return _paragraph(cost["sentence"], "") if cost else ""
+    return paragraph(cost["sentence"]) if cost else ""
 
 
 def study(document: Json) -> str:
@@ -54,14 +79,19 @@ def study(document: Json) -> str:
     if not found:
         return ""
     rows = "".join(map(_point, found["points"]))
-    kept = _paragraph(found["validity"]["sentence"], "") if found["validity"] else ""
+    kept = paragraph(found["validity"]["sentence"]) if found["validity"] else ""
+    columns = (
+        "photos",
+        "answers",
+        "agent",
+        "agreement",
+        "best fixed rung",
+        "agent − fixed",
+        "paper DQN",
+        "certified",
+    )
     return (
-        '<div class="scroll" tabindex="0"><table><thead><tr>'
-        '<th scope="col">photos</th><th scope="col">answers</th><th scope="col">agent</th>'
-        '<th scope="col">agreement</th><th scope="col">best fixed rung</th>'
-        '<th scope="col">agent − fixed</th><th scope="col">paper DQN</th>'
-        '<th scope="col">certified</th>'
-        f"</tr></thead><tbody>{rows}</tbody></table></div>"
+        f"{table('Agents by number of photos', columns, rows)}"
         '<p class="note">Means over random splits of the photos, with standard deviations. Agent '
         "and fixed rung passed the same test on the same photos; both are measured on others.</p>"
         f"{kept}"
@@ -92,14 +122,26 @@ def _bin(one: Json, metric: str) -> str:
     between = f"{one['at_least']:g} to {one['below']:g}"
     return (
         f'<tr><th scope="row">{between}</th><td>{one["pictures"]}</td>'
-        f"{_cell(one['size_ratio'])}{_cell(one['agreement'][metric])}</tr>"
+        f"{cell(one['size_ratio'])}{cell(one['agreement'][metric])}</tr>"
     )
 
 
-def _cell(figure: Json) -> str:
-    return f"<td>{figure['mean']:.3f}<small>{figure['lo']:.3f}–{figure['hi']:.3f}</small></td>"
-
-
-def _paragraph(sentence: str, kind: str) -> str:
-    text = html.escape(sentence).replace(" %", "&nbsp;%")
-    return f'<p class="{kind}">{text}</p>' if kind else f"<p>{text}</p>"
+def reproduce(document: Json) -> str:
+    """Everything that somebody needs to get the same figures."""
+    parts = (
+        f"{name}: {part['photos']} photos, {part['views']} views, fingerprint {part['fingerprint']}"
+        for name, part in document["photos"].items()
+        if part["photos"]
+    )
+    backend = document["backend"]
+    service = f"{backend['name']}, model {backend.get('model_version') or 'not stated'}"
+    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    timings = ", ".join(f"{name} {spent:.1f} s" for name, spent in document["timings_s"].items())
+    rows = {
+        "seed": document["seed"],
+        "photos": "\n".join(parts),
+        "service": service,
+        "versions": versions,
+        "timings": timings,
+    }
+    return "".join(f"<dt>{name}</dt><dd>{text(value)}</dd>" for name, value in rows.items())
