@@ -84,6 +84,6 @@ def test_the_certificate_keeps_its_word(
     benchmark.extra_info["violations"] = found.violations
     with capsys.disabled():
         print(f"\n{winner}, {target:g}, {'bought' if thrifty else 'grid'}: {found.sentence}")
-    assert found.certified > 0.5  # or nothing was tested
+    assert found.certified > 0.3  # or nothing was tested
     assert found.size_ratio < 0.95
     assert found.violations <= found.delta

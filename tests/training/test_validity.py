@@ -77,7 +77,7 @@ def measured(
 def test_no_more_certificates_fail_than_chance_allows(winner: str, thrifty: bool) -> None:
     found = measured(winner, splits=100, thrifty=thrifty)
     assert found.violations * 100 <= binom.ppf(0.999, 100, found.delta)
-    assert found.certified > 0.5  # or nothing was tested
+    assert found.certified > 0.3  # or nothing was tested
     assert found.size_ratio < 0.9
     assert found.agreement >= 0.9
     assert found.kept == (found.violations <= 0.05)

@@ -98,6 +98,7 @@ def validity(
     """
     count, rows = len(agreement), np.arange(len(agreement))
     memory = {kind: _Memory(policy) for kind, policy in policies.items()}
+    safest = policies["static"].rungs(SAFEST)
     truths, sizes, certified = [], [], []
     for _ in range(splits):
         drawn = rng.integers(count, size=pictures)
@@ -107,7 +108,7 @@ def validity(
         rungs = _decided(policies, memory, point)
         truths.append(float(agreement[rows, rungs].mean()))
         sizes.append(float(size_ratio[rows, rungs].mean()))
-        certified.append(point.certified and point.trade_off != SAFEST)
+        certified.append(point.certified and bool((rungs != safest).any()))
         progress(1)
     violated = float(np.mean([truth < goals.target for truth in truths]))
     return Validity(
