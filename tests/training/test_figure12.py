@@ -16,7 +16,7 @@ from edge_sdk.ladder import FULL, REFERENCE
 from export.publish import publish_run
 from model_store import Store
 from training.__main__ import main
-from training.commands.reproduce import _figures, _table
+from training.commands.reproduce import _columns_left_out, _table
 from training.demo.figure12 import measured, monitors, steady
 from training.demo.replay import Diary, LateRetrainer, World, play
 from training.learn.fit import Goal, fit_bandit
@@ -85,7 +85,9 @@ def test_the_table_tells_that_the_night_is_made_up() -> None:
         "timeline": {},
         "events": [],
     }
-    figures = _figures({"monitors": {"paper": seen, "betting": {**seen, "returns": [{"a": 1}]}}})
+    figures = _columns_left_out(
+        {"monitors": {"paper": seen, "betting": {**seen, "returns": [{"a": 1}]}}}
+    )
     json.dumps(figures)
     assert "synthetic" in _table(figures, synthetic=True)
     assert "synthetic" not in _table(figures, synthetic=False)

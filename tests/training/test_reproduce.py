@@ -1,0 +1,187 @@
+"""The paper's figures on small pictures and a service that needs no weights."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_sdk import backends
+from edge_sdk.backends.base import Capabilities, Label, Recognition
+from edge_sdk.ladder import FULL, PAPER
+from model_store.errors import UsageError
+from training.__main__ import main
+from training.job import Job
+from training.learn.dqn import PaperParameters
+from training.learn.fit import fit_dqn
+from training.progress import Stages
+from training.reproduce import cases as cases_module
+from training.reproduce.cache import cached, name_of
+from training.reproduce.cases import DAY, NIGHT, Case, Request, gather, sceneries
+from training.reproduce.main import FIGURES, reproduce
+
+REQUEST = Request(command="reproduce --figure all", target=0.9, seed=0)
+
+
+class Service:
+    """Names a picture by its brightness, and what is blurred besides; knows no network."""
+
+    capabilities = Capabilities(max_bytes=1 << 20, min_side=4, max_side=4096)
+    name = "stand-in://host"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def recognize(self, jpeg: bytes) -> Recognition:
+        self.asked += 1
+        pixels = np.asarray(Image.open(io.BytesIO(jpeg)).convert("L"), float)
+        edges = np.abs(np.diff(pixels, axis=1)).mean()
+        labels = (
+            Label(f"edges {int(edges) // 4}", 0.7),
+            Label(f"bright {int(pixels.mean()) // 32}", 0.3),
+        )
+        return Recognition(labels, len(jpeg), model_version="1")
+
+    def wire_size(self, jpeg: bytes) -> int:
+        return len(jpeg) + 100
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: Any) -> Path:
+    folder: Path = tmp_path_factory.mktemp("photos")
+    for index in range(24):
+        rng = np.random.default_rng(index)
+        coarse = rng.integers(0, 256, (4, 6, 3), dtype=np.uint8)
+        smooth = Image.fromarray(coarse).resize((96, 64), Image.Resampling.BICUBIC)
+        noise = rng.integers(-2 * index - 1, 2 * index + 2, (64, 96, 3))
+        made = np.clip(np.asarray(smooth, int) + noise, 0, 255).astype(np.uint8)
+        Image.fromarray(made).save(folder / f"{index:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: Any) -> Path:
+    folder: Path = tmp_path_factory.mktemp("run")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cases(photos: Path, run: Path, stand_in: Any) -> Iterator[list[Case]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(backends._registered, "stand-in", lambda spec: Service())
+        short = partial(fit_dqn, parameters=PaperParameters(K=160))
+        patch.setattr(cases_module, "fit_dqn", short)
+        found = sceneries(photos, None, Stages(), most=20, seed=0)
+        with Job("stand-in://host", run, Stages()) as job:
+            yield [
+                gather(job, name, views, (stand_in, stand_in), run, REQUEST, probes=0)
+                for name, views in found.items()
+            ]
+
+
+def test_agents_are_measured_on_photos_that_they_never_saw(cases: list[Case]) -> None:
+    assert [case.scenery for case in cases] == [DAY, NIGHT]
+    for case in cases:
+        assert not set(case.test.groups) & set(case.learnt.table.groups)
+        assert len(case.test) + len(case.learnt.table) == 20
+        assert case.paper().table.ladder == PAPER
+        assert case.ours().table.ladder == FULL
+        assert len(case.trace.rung) == 160
+
+
+def test_what_was_labelled_is_kept_and_read_again(cases: list[Case], run: Path) -> None:
+    case = cases[0]
+    files = sorted((run / "cases").iterdir())
+    assert len(files) == 2
+
+    def never() -> Any:
+        raise AssertionError("computed again")
+
+    ladder = case.everything.table.ladder
+    found = [cached(path, ladder, never) for path in files]
+    tables = [one.table for one in found]
+    same = next(one for one in tables if (one.bytes == case.everything.table.bytes).all())
+    assert same.groups.tolist() == case.everything.table.groups.tolist()
+    assert same.agreement.keys() == case.everything.table.agreement.keys()
+
+
+def test_a_file_cut_short_is_made_anew(cases: list[Case], tmp_path: Path) -> None:
+    path = tmp_path / "cut.npz"
+    path.write_bytes(b"PK\x03\x04 no archive")
+    everything = cases[0].everything
+    found = cached(path, everything.table.ladder, lambda: everything)
+    assert found is everything
+    again = cached(path, everything.table.ladder, lambda: everything)
+    assert (again.table.wire == everything.table.wire).all()
+
+
+def test_other_pictures_or_rungs_are_other_files(cases: list[Case]) -> None:
+    views = list(cases[0].photos.values())
+    names = {name_of(views, FULL), name_of(views[1:], FULL), name_of(views, PAPER)}
+    assert len(names | {name_of(views, FULL, "another service")}) == 4
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_has_its_drawing_its_data_and_its_caption(
+    name: str, cases: list[Case], tmp_path: Path
+) -> None:
+    (exhibit,) = reproduce([name], cases, tmp_path, REQUEST, Stages())
+    assert "Seed 0" in exhibit.caption
+    assert REQUEST.command in exhibit.caption
+    with (tmp_path / f"{exhibit.name}.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(exhibit.rows) > 0
+    assert exhibit.caption in (tmp_path / f"{exhibit.name}.txt").read_text(encoding="utf-8")
+    if exhibit.svg:
+        assert exhibit.svg.startswith("<svg")
+        with Image.open(tmp_path / f"{exhibit.name}.png") as png:
+            assert png.width > 600
+
+
+def test_shares_of_a_histogram_add_up(cases: list[Case]) -> None:
+    rows = FIGURES["6"](cases, REQUEST).rows
+    for part in ("training", "test"):
+        mine = [row for row in rows if row["panel"] == DAY and row["pictures"] == part]
+        paper = [row for row in mine if row["agent"] == "the paper’s DQN"]
+        assert sum(row["share"] for row in paper) == pytest.approx(1.0, abs=1e-3)
+        assert sum(row["n"] for row in paper) == (8 if part == "test" else 12)
+
+
+def test_learning_uploads_more_than_the_benchmark(cases: list[Case]) -> None:
+    facts = FIGURES["8"](cases, REQUEST).facts[cases[0].title]
+    assert facts["training"] > 1.0
+    assert facts["steps"] == 160
+
+
+def test_the_same_seed_gives_the_same_bytes(cases: list[Case]) -> None:
+    once, again = (FIGURES["9"](cases, REQUEST) for _ in range(2))
+    assert once.svg == again.svg
+    assert once.rows == again.rows
+
+
+def test_too_few_pictures_are_a_usage_error(tmp_path: Path) -> None:
+    for index in range(3):
+        Image.new("RGB", (32, 32), (index, 0, 0)).save(tmp_path / f"{index}.png")
+    with pytest.raises(UsageError, match=r"3 day picture\(s\)"):
+        sceneries(tmp_path, None, Stages(), most=None, seed=0)
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--uplink", "0"], ["--figure", "2"], ["--backend", " , "], ["--uplink", "nan"]]
+)
+def test_wrong_options_are_usage_errors(wrong: list[str]) -> None:
+    try:
+        code = main(["reproduce", "--figure", "9", *wrong])
+    except SystemExit as left:
+        code = int(str(left.code))
+    assert code == 2
