@@ -11,11 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
+import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from edge_sdk import backends
 from edge_sdk.backends.base import Capabilities, Label, Recognition
 from edge_sdk.ladder import FULL, PAPER
+from export.network import DQNHead
 from model_store.errors import UsageError
 from training.__main__ import main
 from training.job import Job
@@ -23,9 +27,11 @@ from training.learn.dqn import PaperParameters
 from training.learn.fit import fit_dqn
 from training.progress import Stages
 from training.reproduce import cases as cases_module
+from training.reproduce.attention import attention, overlay
 from training.reproduce.cache import cached, name_of
 from training.reproduce.cases import DAY, NIGHT, Case, Request, gather, sceneries
 from training.reproduce.main import FIGURES, reproduce
+from training.reproduce.texture import rank_correlation, texture_of
 
 REQUEST = Request(command="reproduce --figure all", target=0.9, seed=0)
 
@@ -75,8 +81,36 @@ def run(tmp_path_factory: Any) -> Path:
     return folder
 
 
+class Small(nn.Module):  # type: ignore[misc]
+    """A prefix of one convolution with fixed weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cut, self.side, self.confidence, self.classifier = 1, 16, False, None
+        self.convolution = nn.Conv2d(3, 12, 4, stride=4)
+        torch.manual_seed(0)
+        nn.init.normal_(self.convolution.weight, std=0.3)
+        self.requires_grad_(requires_grad=False)
+
+    @property
+    def dimension(self) -> int:
+        return 12
+
+    def feature_map(self, image: Tensor) -> Tensor:  # (N, 16, 16, 3) uint8 -> (N, 12, 4, 4)
+        maps: Tensor = torch.relu(self.convolution(image.permute(0, 3, 1, 2) / 255.0))
+        return maps
+
+    def forward(self, image: Tensor) -> Tensor:  # (N, 16, 16, 3) uint8 -> (N, 12)
+        return self.feature_map(image).mean(dim=(2, 3))
+
+
 @pytest.fixture(scope="module")
-def cases(photos: Path, run: Path, stand_in: Any) -> Iterator[list[Case]]:
+def small() -> Any:
+    return Small().eval()
+
+
+@pytest.fixture(scope="module")
+def cases(photos: Path, run: Path, small: Any) -> Iterator[list[Case]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(backends._registered, "stand-in", lambda spec: Service())
         short = partial(fit_dqn, parameters=PaperParameters(K=160))
@@ -84,7 +118,7 @@ def cases(photos: Path, run: Path, stand_in: Any) -> Iterator[list[Case]]:
         found = sceneries(photos, None, Stages(), most=20, seed=0)
         with Job("stand-in://host", run, Stages()) as job:
             yield [
-                gather(job, name, views, (stand_in, stand_in), run, REQUEST, probes=0)
+                gather(job, name, views, (small, small), run, REQUEST, probes=0)
                 for name, views in found.items()
             ]
 
@@ -167,6 +201,50 @@ def test_the_same_seed_gives_the_same_bytes(cases: list[Case]) -> None:
     once, again = (FIGURES["9"](cases, REQUEST) for _ in range(2))
     assert once.svg == again.svg
     assert once.rows == again.rows
+
+
+def test_a_map_shows_what_speaks_for_a_rung_and_nothing_where_nothing_does(small: Any) -> None:
+    head, pixels = DQNHead(12, 3, hidden=()), np.zeros((16, 16, 3), np.uint8)
+    pixels[:8, :8] = 255
+    with torch.no_grad():
+        head.layers[0].weight.zero_()
+        head.layers[0].weight[1] = 1.0
+        head.layers[0].weight[2] = -1.0
+    image = Image.fromarray(pixels)
+    heat = attention(small, head, image, 1)
+    assert heat.shape == (4, 4)
+    assert (heat.min(), heat.max()) == (pytest.approx(heat[3, 3]), 1.0)
+    assert heat[0, 0] == pytest.approx(1.0)
+    assert not attention(small, head, image, 0).any()  # no slope at all
+    assert not attention(small, head, image, 2).any()  # everything speaks against it
+    assert (attention(small, head, image, 1, 2) == heat).all()
+    assert not attention(small, head, image, 1, 1).any()
+    drawn = overlay(image, heat)
+    assert drawn[0, 0].sum() > drawn[15, 15].sum()
+
+
+def test_smoothness_is_measured_in_blocks() -> None:
+    flat = texture_of(Image.new("RGB", (64, 64), (90, 90, 90)))
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    rough = texture_of(Image.fromarray(noise))
+    assert (flat.smooth, flat.energy) == (1.0, 0.0)
+    assert rough.smooth == 0.0
+    assert rough.energy > 20.0
+
+
+def test_ranks_correlate_whatever_the_scale_and_constants_do_not() -> None:
+    rng, names = np.random.default_rng(0), [f"photo {number}" for number in range(60)]
+    values = rng.normal(size=60)
+    found = rank_correlation(values, np.exp(values), names, rng)
+    assert found is not None
+    assert found.mean == pytest.approx(1.0)
+    assert rank_correlation(values, np.ones(60), names, rng) is None
+    ties = np.floor(values)
+    known = scipy.stats.spearmanr(values, ties).statistic
+    mixed = rank_correlation(values, ties, names, rng)
+    assert mixed is not None
+    assert mixed.mean == pytest.approx(known)
+    assert mixed.lo <= mixed.mean <= mixed.hi
 
 
 def test_too_few_pictures_are_a_usage_error(tmp_path: Path) -> None:

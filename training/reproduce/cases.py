@@ -144,6 +144,7 @@ class Case:
         trace: how that was learnt.
         deepn: DeepN-JPEG's rungs, coarse to fine.
         photos: photo to view.
+        prefix: the network that the paper's agent's features come from.
     """
 
     job: Job
@@ -155,6 +156,7 @@ class Case:
     trace: Trace
     deepn: Ladder
     photos: dict[str, View]
+    prefix: Prefix
 
     @property
     def backend(self) -> str:
@@ -330,7 +332,9 @@ def _learnt(
     )
     dqn, trace = fit_dqn(prefixes[1], Labelled(features, learnt.table.on(PAPER)), goal)
     by_photo = {view.photo: view for view in pictures}
-    return Case(job, scenery, everything, trained.parts, run, dqn, trace, deepn, by_photo)
+    return Case(
+        job, scenery, everything, trained.parts, run, dqn, trace, deepn, by_photo, prefixes[1]
+    )
 
 
 def _pointed(run: TrainingRun, held: Labelled, target: float) -> TrainingRun:

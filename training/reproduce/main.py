@@ -12,7 +12,7 @@ from training.job import Job, Terms
 from training.learn.features import load_prefix
 from training.learn.fit import MAX_PROBES
 from training.progress import Stages
-from training.reproduce import encodings, histograms, latency, overhead, services
+from training.reproduce import encodings, figure7, histograms, latency, overhead, services
 from training.reproduce.cases import DAY, QUICK_PHOTOS, Case, Request, gather, sceneries
 from training.reproduce.exhibit import Exhibit
 
@@ -25,6 +25,7 @@ FIGURES: Mapping[str, Figure] = {
     "1": encodings.fragile_and_robust,
     "5": lambda cases, request: histograms.by_service(_of(cases, DAY), request),
     "6": lambda cases, request: histograms.by_scenery(_first(cases), request),
+    "7": figure7.figure_7,
     "8": overhead.overhead,
     "9": services.by_service,
     "10": services.against_deepn,
