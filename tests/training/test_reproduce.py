@@ -30,7 +30,7 @@ from training.reproduce import cases as cases_module
 from training.reproduce.attention import attention, overlay
 from training.reproduce.cache import cached, name_of
 from training.reproduce.cases import DAY, NIGHT, Case, Request, gather, sceneries
-from training.reproduce.main import FIGURES, reproduce
+from training.reproduce.main import FIGURES, PAGE, reproduce
 from training.reproduce.texture import rank_correlation, texture_of
 
 REQUEST = Request(command="reproduce --figure all", target=0.9, seed=0)
@@ -169,7 +169,8 @@ def test_other_pictures_or_rungs_are_other_files(cases: list[Case]) -> None:
 def test_every_figure_has_its_drawing_its_data_and_its_caption(
     name: str, cases: list[Case], tmp_path: Path
 ) -> None:
-    (exhibit,) = reproduce([name], cases, tmp_path, REQUEST, Stages())
+    comparison, exhibit = reproduce([name], cases, tmp_path, REQUEST, Stages())
+    assert comparison.name == "headline"
     assert "Seed 0" in exhibit.caption
     assert REQUEST.command in exhibit.caption
     with (tmp_path / f"{exhibit.name}.csv").open(newline="", encoding="utf-8") as file:
@@ -180,6 +181,23 @@ def test_every_figure_has_its_drawing_its_data_and_its_caption(
         assert exhibit.svg.startswith("<svg")
         with Image.open(tmp_path / f"{exhibit.name}.png") as png:
             assert png.width > 600
+
+
+def test_the_comparison_has_the_three_sides_and_the_page_has_it(
+    cases: list[Case], tmp_path: Path
+) -> None:
+    measured = {"bytes": 0.9, "calls_per_image": 1.2, "agreement": 0.97}
+    stream = {"paper": {"measured": measured}}
+    comparison, _ = reproduce(["9"], cases, tmp_path, REQUEST, Stages(), stream)
+    said = {row["number"]: row for row in comparison.rows}
+    size = said["size after the DQN’s choice, over quality 75"]
+    assert list(size)[1:4] == ["paper", "authors' recorded data", "here"]
+    assert all(case.title in size["here"] for case in cases)
+    assert "0.90 of the bytes" in said["night, day, night (Fig. 12): bytes and calls"]["here"]
+    text = (tmp_path / PAGE).read_text(encoding="utf-8")
+    assert "Face++ 0.415" in text
+    assert text.count("<svg") == 1
+    assert "http" not in text.replace("http://www.w3.org", "")
 
 
 def test_shares_of_a_histogram_add_up(cases: list[Case]) -> None:

@@ -88,7 +88,7 @@ def _figures(
 ) -> dict[str, Any]:
     from training.job import Terms
     from training.reproduce.cases import Request
-    from training.reproduce.main import Pictures, gathered, reproduce
+    from training.reproduce.main import PAGE, Pictures, gathered, reproduce
 
     names = CASES if arguments.figure == "all" else (arguments.figure,)
     request = Request(
@@ -109,7 +109,7 @@ def _figures(
     if not arguments.json:
         for exhibit in exhibits:
             print(f"{exhibit.title}\n{exhibit.caption}\n")
-        print(f"SVG, PNG, CSV and caption of each: {run}")
+        print(f"All of it: {run / PAGE} (SVG, PNG, CSV and caption of each beside it)")
     return {exhibit.name: list(exhibit.rows) for exhibit in exhibits}
 
 

@@ -6,7 +6,7 @@ changes the answer, Fig. 11 by what DeepN-JPEG and the paper's agent did with th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,7 @@ def fragile_and_robust(cases: Sequence[Case], request: Request) -> Exhibit:
         lines,
         "Left the reference, right another quality of the same photo, with the service’s first "
         f"label. {' '.join(shares)}",
+        {"shares": shares},
     )
 
 
@@ -173,7 +174,11 @@ def _tile(
 
 
 def _exhibit(
-    name: str, title: str, lines: Sequence[tuple[Case, Sequence[_Tile]]], caption: str
+    name: str,
+    title: str,
+    lines: Sequence[tuple[Case, Sequence[_Tile]]],
+    caption: str,
+    facts: Mapping[str, Any] | None = None,
 ) -> Exhibit:
     rows = [tile.row(case) for case, tiles in lines for tile in tiles]
     svg, png = drawn(
@@ -182,7 +187,15 @@ def _exhibit(
         lambda figure: _draw(figure, lines),
     )
     said = "In brackets the size over the reference’s; ✗ and a thick frame: the answers disagree. "
-    return Exhibit(name=name, title=title, caption=said + caption, rows=rows, svg=svg, png=png)
+    return Exhibit(
+        name=name,
+        title=title,
+        caption=said + caption,
+        rows=rows,
+        svg=svg,
+        png=png,
+        facts=facts or {},
+    )
 
 
 def _deep(lines: Sequence[tuple[Case, Sequence[_Tile]]]) -> int:

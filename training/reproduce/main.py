@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from model_store.files import write_atomic
 from training.job import Job, Terms
 from training.learn.features import load_prefix
 from training.learn.fit import MAX_PROBES
@@ -15,8 +16,13 @@ from training.progress import Stages
 from training.reproduce import encodings, figure7, histograms, latency, overhead, services
 from training.reproduce.cases import DAY, QUICK_PHOTOS, Case, Request, gather, sceneries
 from training.reproduce.exhibit import Exhibit
+from training.reproduce.headline import compared
+from training.reproduce.page import page
 
-__all__ = ["FIGURES", "Pictures", "gathered", "reproduce"]
+__all__ = ["FIGURES", "PAGE", "Pictures", "gathered", "reproduce"]
+
+#: Where everything is seen at once.
+PAGE = "reproduction.html"
 
 Figure = Callable[[Sequence[Case], Request], Exhibit]
 
@@ -91,6 +97,8 @@ def reproduce(
 ) -> list[Exhibit]:
     """Draw the named figures, compare with the paper, and write all of it to the run's folder.
 
+    The comparison is the first of what is returned.
+
     Args:
         names: of ``FIGURES``.
         cases: gathered.
@@ -103,8 +111,13 @@ def reproduce(
     for name in names:
         with stages.stage(f"figure {name}"):
             exhibits.append(_signed(FIGURES[name](cases, request), request))
+    exhibits.insert(0, _signed(compared(exhibits, cases, stream), request))
     for exhibit in exhibits:
         exhibit.write(run)
+    drawings = sorted(run.glob("figure12-*.svg")) if stream else []
+    titles = [f"Fig. 12: the stream, by the {one.stem.split('-')[1]} monitor" for one in drawings]
+    texts = [one.read_text(encoding="utf-8") for one in drawings]
+    write_atomic(run / PAGE, page(exhibits, zip(titles, texts, strict=True)).encode())
     return exhibits
 
 
