@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import scipy.stats
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.models import mnasnet0_5
 
 from edge_sdk import backends
 from edge_sdk.backends.base import Capabilities, Label, Recognition
@@ -30,6 +33,7 @@ from training.reproduce import cases as cases_module
 from training.reproduce.attention import attention, overlay
 from training.reproduce.cache import cached, name_of
 from training.reproduce.cases import DAY, NIGHT, Case, Request, gather, sceneries
+from training.reproduce.extractors import compare_extractors, extractor
 from training.reproduce.main import FIGURES, PAGE, reproduce
 from training.reproduce.texture import rank_correlation, texture_of
 
@@ -87,9 +91,11 @@ class Small(nn.Module):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.cut, self.side, self.confidence, self.classifier = 1, 16, False, None
-        self.convolution = nn.Conv2d(3, 12, 4, stride=4)
+        self.blocks = nn.Sequential(nn.Conv2d(3, 12, 4, stride=4), nn.ReLU())
+        self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
+        self.register_buffer("std", torch.full((1, 3, 1, 1), 255.0))
         torch.manual_seed(0)
-        nn.init.normal_(self.convolution.weight, std=0.3)
+        nn.init.normal_(self.blocks[0].weight, std=0.3)
         self.requires_grad_(requires_grad=False)
 
     @property
@@ -97,7 +103,7 @@ class Small(nn.Module):  # type: ignore[misc]
         return 12
 
     def feature_map(self, image: Tensor) -> Tensor:  # (N, 16, 16, 3) uint8 -> (N, 12, 4, 4)
-        maps: Tensor = torch.relu(self.convolution(image.permute(0, 3, 1, 2) / 255.0))
+        maps: Tensor = self.blocks(image.permute(0, 3, 1, 2) / 255.0)
         return maps
 
     def forward(self, image: Tensor) -> Tensor:  # (N, 16, 16, 3) uint8 -> (N, 12)
@@ -263,6 +269,53 @@ def test_ranks_correlate_whatever_the_scale_and_constants_do_not() -> None:
     assert mixed is not None
     assert mixed.mean == pytest.approx(known)
     assert mixed.lo <= mixed.mean <= mixed.hi
+
+
+def _saved(network: nn.Module, path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pixels = torch.zeros(shape, dtype=dtype)
+        torch.onnx.export(network, (pixels,), path, dynamo=False, input_names=["image"])
+    return path
+
+
+class MeanColour(nn.Module):  # type: ignore[misc]
+    def forward(self, image: Tensor) -> Tensor:  # (1, 8, 8, 3) uint8 -> (1, 3)
+        return image.to(torch.float32).mean(dim=(1, 2))
+
+
+def test_an_onnx_backbone_gets_what_its_input_says(tmp_path: Path) -> None:
+    image = Image.new("RGB", (32, 16), (255, 0, 51))
+    whole = _saved(MeanColour(), tmp_path / "whole.onnx", (1, 8, 8, 3), torch.uint8)
+    assert extractor(str(whole))(image).tolist() == [255.0, 0.0, 51.0]
+    planes = _saved(nn.AvgPool2d(4), tmp_path / "planes.onnx", (1, 3, 8, 8), torch.float32)
+    expected = [(1.0 - 0.485) / 0.229, -0.456 / 0.224, (0.2 - 0.406) / 0.225]
+    assert extractor(str(planes))(image).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_torchvision_backbone_from_a_local_file_loses_its_classes(tmp_path: Path) -> None:
+    path = tmp_path / "squeeze.pth"
+    torch.save(mnasnet0_5(weights=None).state_dict(), path)
+    features = extractor(f"torchvision:mnasnet0_5:{path}")(Image.new("RGB", (64, 48)))
+    assert features.shape == (1280,)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet50", "missing.onnx", "torchvision:no_such_network:x.pth", "README.md"]
+)
+def test_an_unknown_extractor_is_a_usage_error(name: str) -> None:
+    with pytest.raises(UsageError, match="extractor"):
+        extractor(name)
+
+
+def test_every_cut_and_every_named_backbone_is_compared(cases: list[Case], tmp_path: Path) -> None:
+    path = _saved(MeanColour(), tmp_path / "colour.onnx", (1, 8, 8, 3), torch.uint8)
+    rows = compare_extractors(cases, replace(REQUEST, extractors=(str(path),))).rows
+    assert [row["cut"] for row in rows] == [1, 2, None]
+    assert [row["features"] for row in rows] == [12, 12, 3]
+    for row in rows:
+        assert 0 < row["size_ratio_lo"] <= row["size_ratio"] <= row["size_ratio_hi"]
+        assert 0 <= row["agreement_lo"] <= row["agreement"] <= row["agreement_hi"] <= 1
 
 
 def test_too_few_pictures_are_a_usage_error(tmp_path: Path) -> None:

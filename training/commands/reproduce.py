@@ -13,7 +13,7 @@ from model_store.errors import UsageError
 __all__ = ["add_parser"]
 
 #: What can be drawn besides the device's stream, in the order of the page.
-CASES = ("1", "5", "6", "7", "8", "9", "10", "11", "table2")
+CASES = ("1", "5", "6", "7", "8", "9", "10", "11", "table2", "extractors")
 STREAM = "12"
 
 

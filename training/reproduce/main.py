@@ -13,7 +13,15 @@ from training.job import Job, Terms
 from training.learn.features import load_prefix
 from training.learn.fit import MAX_PROBES
 from training.progress import Stages
-from training.reproduce import encodings, figure7, histograms, latency, overhead, services
+from training.reproduce import (
+    encodings,
+    extractors,
+    figure7,
+    histograms,
+    latency,
+    overhead,
+    services,
+)
 from training.reproduce.cases import DAY, QUICK_PHOTOS, Case, Request, gather, sceneries
 from training.reproduce.exhibit import Exhibit
 from training.reproduce.headline import compared
@@ -37,6 +45,7 @@ FIGURES: Mapping[str, Figure] = {
     "10": services.against_deepn,
     "11": encodings.against_deepn,
     "table2": latency.table_2,
+    "extractors": extractors.compare_extractors,
 }
 
 
