@@ -6,9 +6,12 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from model_store.errors import UsageError
+
+if TYPE_CHECKING:
+    from training.reproduce.cases import Request
 
 __all__ = ["add_parser"]
 
@@ -87,17 +90,10 @@ def _figures(
     arguments: argparse.Namespace, run: Path, stages: Any, stream: dict[str, Any] | None
 ) -> dict[str, Any]:
     from training.job import Terms
-    from training.reproduce.cases import Request
     from training.reproduce.main import PAGE, Pictures, gathered, reproduce
 
     names = CASES if arguments.figure == "all" else (arguments.figure,)
-    request = Request(
-        command=f"python -m training {shlex.join(sys.argv[1:])}",
-        target=arguments.target_accuracy,
-        seed=arguments.seed,
-        uplink=arguments.uplink,
-        extractors=tuple(arguments.extractor),
-    )
+    request = _request(arguments)
     pictures = Pictures(images=arguments.images, night=arguments.night, quick=arguments.quick)
     terms = Terms(
         max_calls=arguments.max_calls,
@@ -113,17 +109,30 @@ def _figures(
     return {exhibit.name: list(exhibit.rows) for exhibit in exhibits}
 
 
+def _request(arguments: argparse.Namespace) -> Request:
+    from training.reproduce.cases import Request
+
+    return Request(
+        command=f"python -m training {shlex.join(sys.argv[1:])}",
+        target=arguments.target_accuracy,
+        seed=arguments.seed,
+        uplink=arguments.uplink,
+        extractors=tuple(arguments.extractor),
+    )
+
+
 def _stream(arguments: argparse.Namespace, run: Path, stages: Any) -> dict[str, Any]:
     from model_store.files import write_json
-    from training.demo.figure12 import FULL_SIZES, QUICK_SIZES, figure12
+    from training.demo.figure12 import FULL_SIZES, GLIMPSE, QUICK_SIZES, figure12
     from training.job import Job
-    from training.measure.stream_figure import timeline
+    from training.reproduce.stream import streams
 
+    quick = GLIMPSE if arguments.figure == "all" else QUICK_SIZES
     with Job(arguments.backend[0], run, stages, seed=arguments.seed) as job:
         document = figure12(
             job,
             run,
-            QUICK_SIZES if arguments.quick else FULL_SIZES,
+            quick if arguments.quick else FULL_SIZES,
             stages,
             images=arguments.images,
             night=arguments.night,
@@ -131,8 +140,8 @@ def _stream(arguments: argparse.Namespace, run: Path, stages: Any) -> dict[str, 
             seed=arguments.seed,
         )
     write_json(run / "figure12.json", document)
-    for name, seen in document["monitors"].items():
-        (run / f"figure12-{name}.svg").write_text(timeline(seen["timeline"]), encoding="utf-8")
+    for exhibit in streams(document, _request(arguments), synthetic=arguments.night is None):
+        exhibit.write(run)
     figures = _columns_left_out(document)
     if not arguments.json:
         print(_table(figures, synthetic=arguments.night is None))
