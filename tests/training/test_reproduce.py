@@ -34,6 +34,7 @@ from training.reproduce.attention import attention, overlay
 from training.reproduce.cache import cached, name_of
 from training.reproduce.cases import DAY, NIGHT, Case, Request, gather, sceneries
 from training.reproduce.extractors import compare_extractors, extractor
+from training.reproduce.figure7 import _holds
 from training.reproduce.main import FIGURES, PAGE, reproduce
 from training.reproduce.texture import rank_correlation, texture_of
 
@@ -316,6 +317,14 @@ def test_every_cut_and_every_named_backbone_is_compared(cases: list[Case], tmp_p
     for row in rows:
         assert 0 < row["size_ratio_lo"] <= row["size_ratio"] <= row["size_ratio_hi"]
         assert 0 <= row["agreement_lo"] <= row["agreement"] <= row["agreement_hi"] <= 1
+
+
+def test_the_verdict_says_what_each_correlation_makes_of_the_claim() -> None:
+    row = {"value": 0.5, "lo": 0.2, "hi": 0.7}
+    assert _holds(row, 1).endswith("as claimed")
+    assert _holds(row, -1).endswith("against the claim")
+    assert "neither" in _holds(row | {"lo": -0.1}, 1)
+    assert "cannot" in _holds({"value": None, "lo": None, "hi": None}, 1)
 
 
 def test_too_few_pictures_are_a_usage_error(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def _row(case: Case, what: str, measure: str, found: Interval | None, n: int) ->
 
 
 def _verdict(case: Case, rows: Sequence[Row]) -> str:
-    """Say whether the claim holds for what is right, which does not depend on any agent."""
+    """Say whether the claim holds for what was chosen, and for what would have been right."""
     mine = {
         (row["what"].split(" (")[0], row["measure"]): row
         for row in rows
@@ -178,20 +178,22 @@ def _verdict(case: Case, rows: Sequence[Row]) -> str:
     }
     said = []
     for what in ("quality the DQN chose", "cheapest agreeing quality"):
-        row = mine[what, "smooth share"]
-        said.append(f"{what} {_holds(row)}")
+        found = [
+            f"{measure} {_holds(mine[what, measure], claimed)}"
+            for measure, claimed in (("smooth share", 1), ("texture energy", -1))
+        ]
+        said.append(f"{what} and {', '.join(found)}")
     return f"{case.title}: {'; '.join(said)}."
 
 
-def _holds(row: Mapping[str, Any]) -> str:
+def _holds(row: Mapping[str, Any], claimed: int) -> str:
+    """Say what a correlation is, and what that makes of the claim about its sign."""
     if row["value"] is None:
-        return "is the same for all photos, so there is nothing to correlate"
+        return "cannot correlate, one of them is the same for all photos"
     figure = f"{row['value']:+.2f} [{row['lo']:+.2f}, {row['hi']:+.2f}]"
-    if row["lo"] > 0:
-        return f"rises with smoothness, as claimed ({figure})"
-    if row["hi"] < 0:
-        return f"falls with smoothness, against the claim ({figure})"
-    return f"shows no correlation with smoothness ({figure})"
+    if row["lo"] <= 0 <= row["hi"]:
+        return f"{figure}: neither for nor against the claim"
+    return f"{figure}: {'as claimed' if claimed * row['value'] > 0 else 'against the claim'}"
 
 
 @dataclass(frozen=True)

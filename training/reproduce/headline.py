@@ -213,7 +213,7 @@ def _answers(facts: Mapping[str, Any]) -> list[Row]:
             "photos whose first label a smaller quality changes",
             "three examples",
             "15.3 % of photos violate “right at a low quality, right at a higher one”",
-            "; ".join(facts["shares"]),
+            " ".join(facts["shares"]),
             "Counted, not chosen.",
         )
     ]
