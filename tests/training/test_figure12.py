@@ -16,11 +16,13 @@ from edge_sdk.ladder import FULL, REFERENCE
 from export.publish import publish_run
 from model_store import Store
 from training.__main__ import main
-from training.commands.reproduce import _figures, _table
+from training.commands.reproduce import _columns_left_out, _table
 from training.demo.figure12 import measured, monitors, steady
 from training.demo.replay import Diary, LateRetrainer, World, play
 from training.learn.fit import Goal, fit_bandit
 from training.photos import View
+from training.reproduce.cases import Request
+from training.reproduce.stream import streams
 
 
 def diary(states: list[str], agents: list[str], **columns: Any) -> Diary:
@@ -85,10 +87,24 @@ def test_the_table_tells_that_the_night_is_made_up() -> None:
         "timeline": {},
         "events": [],
     }
-    figures = _figures({"monitors": {"paper": seen, "betting": {**seen, "returns": [{"a": 1}]}}})
+    figures = _columns_left_out(
+        {"monitors": {"paper": seen, "betting": {**seen, "returns": [{"a": 1}]}}}
+    )
     json.dumps(figures)
     assert "synthetic" in _table(figures, synthetic=True)
     assert "synthetic" not in _table(figures, synthetic=False)
+
+
+def test_the_stream_has_a_drawing_its_data_and_a_caption(tmp_path: Path) -> None:
+    made = diary(["inference"] * 9, ["a"] * 9)
+    seen = {"measured": measured(made, (3, 3, 3), "a", 0.95), "timeline": made.timeline()}
+    document = {"segments": [3, 3, 3], "monitors": {"paper": seen}}
+    request = Request(command="reproduce --figure 12", target=0.9, seed=0)
+    (exhibit,) = streams(document, request, synthetic=True)
+    names = [path.name for path in exhibit.write(tmp_path)]
+    assert sorted(names) == [f"figure12-paper.{kind}" for kind in ("csv", "png", "svg", "txt")]
+    assert len(exhibit.rows) == 9
+    assert "a thermal camera’s model" in exhibit.caption
 
 
 def test_an_unknown_figure_is_a_usage_error() -> None:

@@ -34,7 +34,7 @@ from training.learn.operating import expected_point
 from training.photos import View, readable, split_by_photo, views
 from training.progress import Stages
 
-__all__ = ["FULL_SIZES", "QUICK_SIZES", "Sizes", "figure12", "monitors"]
+__all__ = ["FULL_SIZES", "GLIMPSE", "QUICK_SIZES", "Sizes", "figure12", "monitors"]
 
 DAY, NIGHT = "day", "night"
 
@@ -49,7 +49,7 @@ class Sizes:
     """How much of everything.
 
     Attributes:
-        photos: how many of the built-in ones; None for all.
+        photos: how many of each scenery; None for all.
         views: crops of each photo, to learn from.
         crops: crops of each held-out photo, for the stream.
         segments: pictures of the night, the day and the second night.
@@ -68,6 +68,10 @@ class Sizes:
 
 
 FULL_SIZES = Sizes()
+#: Enough to see the states, too little for rates: one figure among many, in seconds.
+GLIMPSE = Sizes(
+    photos=60, views=1, crops=4, segments=(200, 400, 200), stable=200, returns=1, late=30
+)
 QUICK_SIZES = Sizes(photos=100, views=1, crops=6, segments=(600, 1200, 600), stable=4000, returns=4)
 
 
@@ -340,16 +344,19 @@ def _photos(
     sizes: Sizes, stages: Stages, images: Path | None, night: Path | None, seed: int
 ) -> tuple[_Parts, _Parts]:
     paths = readable(find_pictures(images), stages.say) if images else assets.photos()
-    if sizes.photos and not images:
-        paths = paths[:: max(1, len(paths) // sizes.photos)][: sizes.photos]
-    by_day = _parts(paths, sizes, seed)
+    by_day = _parts(_some(paths, sizes.photos), sizes, seed)
     if night is not None:
-        return by_day, _parts(readable(find_pictures(night), stages.say), sizes, seed)
+        frames = readable(find_pictures(night), stages.say)
+        return by_day, _parts(_some(frames, sizes.photos), sizes, seed)
     seen = [
         [view.through(thermal_camera, index) for index, view in enumerate(part)]
         for part in (by_day.train, by_day.held, by_day.stream)
     ]
     return by_day, _Parts(*seen)
+
+
+def _some(paths: Sequence[Path], most: int | None) -> Sequence[Path]:
+    return paths if most is None else paths[:: max(1, len(paths) // most)][:most]
 
 
 def _parts(paths: Sequence[Path], sizes: Sizes, seed: int) -> _Parts:

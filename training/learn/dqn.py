@@ -21,7 +21,7 @@ from model_store.errors import UsageError
 from training.learn.environment import Environment
 from training.learn.replay import Batch, ReplayBuffer
 
-__all__ = ["PaperParameters", "Trace", "train_dqn"]
+__all__ = ["PaperParameters", "Trace", "one_thread", "train_dqn"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ def train_dqn(
         rng: exploration, mini-batches and initial weights.
         progress: called with 1 after every step.
     """
-    with _one_thread():
+    with one_thread():
         return _algorithm_1(environment, parameters, rng, progress)
 
 
@@ -133,7 +133,7 @@ def _algorithm_1(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Keep torch to one thread: for matrices this small a pool costs more than it gives."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -29,7 +29,10 @@ from training.measure.style import (
     short,
 )
 
-__all__ = ["STATES", "moving_average", "timeline"]
+__all__ = ["HEIGHT", "STATES", "draw_timeline", "moving_average", "timeline"]
+
+#: Inches.
+HEIGHT = 6.4
 
 #: More points than this cannot be told apart on a page.
 MOST_POINTS = 1000
@@ -47,21 +50,28 @@ def timeline(columns: Mapping[str, Sequence[Any]], *, width: Width = "wide") -> 
             reference_wire_bytes, one value per image.
         width: for which screen.
     """
+    with Sheet("timeline", width, height=HEIGHT) as sheet:
+        draw_timeline(sheet.figure, columns, width=width)
+        return sheet.svg()
+
+
+def draw_timeline(
+    figure: Any, columns: Mapping[str, Sequence[Any]], *, width: Width = "wide"
+) -> None:
+    """Draw on a figure of matplotlib's what :func:`timeline` returns as SVG."""
     images = np.asarray(columns["image"], dtype=np.float64)
     window = max(5, len(images) // 40)
-    with Sheet("timeline", width, height=6.4) as sheet:
-        upper, lanes, lower = sheet.figure.subplots(3, 1, sharex=True, height_ratios=(3, 1.15, 2.6))
-        _share_lines(upper, images, columns, window)
-        _state_lanes(lanes, images, columns["state"])
-        _upload_lines(lower, images, columns, window)
-        lower.set_xlabel(f"image number (accuracy, upload: mean of last {window})")
-        lower.set_xlim(images[0] - 0.5, images[-1] + 0.5)
-        retrains = np.asarray(columns["state"]) == "retraining"
-        for axes in (upper, lower):
-            _shade(axes, images, retrains)
-        _scenery_marks((upper, lanes, lower), images, columns["scenery"], int(10.6 * WIDTHS[width]))
-        sheet.figure.align_ylabels([upper, lower])
-        return sheet.svg()
+    upper, lanes, lower = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1.15, 2.6))
+    _share_lines(upper, images, columns, window)
+    _state_lanes(lanes, images, columns["state"])
+    _upload_lines(lower, images, columns, window)
+    lower.set_xlabel(f"image number (accuracy, upload: mean of last {window})")
+    lower.set_xlim(images[0] - 0.5, images[-1] + 0.5)
+    retrains = np.asarray(columns["state"]) == "retraining"
+    for axes in (upper, lower):
+        _shade(axes, images, retrains)
+    _scenery_marks((upper, lanes, lower), images, columns["scenery"], int(10.6 * WIDTHS[width]))
+    figure.align_ylabels([upper, lower])
 
 
 def moving_average(
