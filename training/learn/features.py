@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_sdk.codec import encode, load
+from edge_sdk.codec import Scales, encode, load
 from edge_sdk.ladder import Ladder, Rung
 from edge_sdk.palette import palette_of
 from edge_sdk.preprocess import to_input
@@ -153,8 +153,9 @@ def extract_looks(
 
     def one(view: View) -> NDArray[np.float32]:
         image = view.open()
+        scales = Scales(image)
         candidates = {
-            name: partial(_encoded, image, rung) for name, rung in zip(names, ladder, strict=True)
+            name: partial(_encoded, scales, rung) for name, rung in zip(names, ladder, strict=True)
         }
         return eye.see(image, candidates)[[list(candidates).index(name) for name in names]]
 
@@ -204,5 +205,5 @@ class _Eye:
         return np.asarray(self._session.run(None, {"image": pixels})[0][0])
 
 
-def _encoded(image: Image.Image, rung: Rung) -> Image.Image:
-    return load(encode(image, rung)).image
+def _encoded(scales: Scales, rung: Rung) -> Image.Image:
+    return load(encode(scales, rung)).image
