@@ -25,6 +25,7 @@ from export.fuse import export_prefix, export_probe, fuse
 from export.network import FactoredHead, Prefix
 from model_store import Draft, Store
 from training import assets
+from training.learn.sizes import SIDES
 from training.learn.start import built_in
 
 InTurns = Callable[..., dict[str, float]]
@@ -53,12 +54,11 @@ class Silent:
 
 @pytest.fixture(scope="module")
 def engines(mobilenet: Path) -> dict[str, OnnxEngine]:
-    cuts = {"full": (19, 224), "small": (7, 128), "tiny": (7, 64)}
-    return {name: _engine(mobilenet, cut, side) for name, (cut, side) in cuts.items()}
+    return {f"{name} ({side} px)": _engine(mobilenet, side) for name, side in SIDES.items()}
 
 
-def _engine(weights: Path, cut: int, side: int) -> OnnxEngine:
-    prefix = Prefix(weights, cut=cut, side=side)
+def _engine(weights: Path, side: int) -> OnnxEngine:
+    prefix = Prefix(weights, side=side, confidence=True)
     head = FactoredHead(prefix.dimension, FULL)
     return OnnxEngine(fuse(export_prefix(prefix, assets.cache_dir() / "prefix"), head, FULL))
 
@@ -137,9 +137,8 @@ def test_device_path(
 
     work: dict[str, Callable[[], object]] = {
         "resize to 224": lambda: to_input(picture, 224),
-        "resize to 64": lambda: to_input(picture, 64),
+        "resize to 96": lambda: to_input(picture, 96),
         **{f"decision, {name} engine": decision(engine) for name, engine in engines.items()},
-        "decision, default agent": lambda: agent.decide(picture),
         "decision, up to 4 looks": lambda: agent.decide(
             picture, Packer(Picture(picture), CAPABILITIES).candidate
         ),

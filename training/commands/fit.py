@@ -25,6 +25,7 @@ from training.learn.features import load_prefix
 from training.learn.fit import MAX_PROBES, Goal, acquire, fit_bandit, fit_dqn
 from training.learn.heads import NO_START, Start
 from training.learn.operating import KEPT
+from training.learn.sizes import DEFAULT, SIDES, decision_ms, largest_within
 from training.learn.start import built_in
 from training.measure.recognition import with_metrics
 from training.photos import View, readable, split_by_photo, views
@@ -92,6 +93,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="agent of the store to start from where that helps, or 'none' (default: heads learnt "
         "from local models)",
     )
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--engine-size",
+        choices=tuple(SIDES),
+        default=DEFAULT,
+        help="what a decision may cost the device (default: %(default)s)",
+    )
+    size.add_argument(
+        "--device-budget-ms",
+        type=float,
+        metavar="MS",
+        help="take the largest engine whose decision takes no longer on one core of this machine",
+    )
     parser.add_argument(
         "--views", type=int, default=1, metavar="N", help="views of each photo: whole, then crops"
     )
@@ -113,12 +127,15 @@ def _command(arguments: argparse.Namespace) -> int:
     pictures = views(paths, arguments.views, long_side=None, seed=arguments.seed)
     default = "paper" if arguments.algorithm == "dqn" else "full"
     ladder = arguments.ladder or default
+    side = _side(arguments, pictures[0], stages)
     with open_job(arguments, run, stages) as job:
         if arguments.algorithm == "dqn":
-            trained = _learn_dqn(job, pictures, ladder, goal)
+            trained = _learn_dqn(job, load_prefix(side=side), pictures, ladder, goal)
         else:
+            prefix = load_prefix(side=side, confidence=True)
             calls = None if arguments.answers == "grid" else SAMPLED_CALLS
-            trained = _learn(job, pictures, ladder, goal, calls=calls, start=_start(arguments))
+            start = _start(arguments)
+            trained = _learn(job, prefix, pictures, ladder, goal, calls=calls, start=start)
     trained.save(run)
     store = Store(arguments.store)
     with stages.stage("exporting, proving parity, publishing"):
@@ -128,8 +145,25 @@ def _command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _learn_dqn(job: Job, pictures: list[View], name: str, goal: Goal) -> TrainingRun:
-    prefix = load_prefix()
+def _side(arguments: argparse.Namespace, picture: View, stages: Stages) -> int:
+    """Return the input side of the engine that was asked for, or that the budget allows."""
+    budget: float | None = arguments.device_budget_ms
+    if budget is None:
+        return SIDES[arguments.engine_size]
+    image = picture.open()
+
+    def cost_ms(name: str) -> float:
+        return decision_ms(load_prefix(side=SIDES[name], confidence=True), image)
+
+    with stages.stage("timing engines"):
+        name = largest_within(budget, cost_ms)
+    stages.say(f"engine size: {name}")
+    return SIDES[name]
+
+
+def _learn_dqn(
+    job: Job, prefix: Prefix, pictures: list[View], name: str, goal: Goal
+) -> TrainingRun:
     train = job.labelled(prefix, pictures, _ladder(job, pictures, name), "photos")
     with job.stages.stage("learning"):
         return fit_dqn(prefix, train, _of_model(goal, job))[0]
@@ -137,6 +171,7 @@ def _learn_dqn(job: Job, pictures: list[View], name: str, goal: Goal) -> Trainin
 
 def _learn(
     job: Job,
+    prefix: Prefix,
     pictures: list[View],
     name: str,
     goal: Goal,
@@ -148,6 +183,7 @@ def _learn(
 
     Args:
         job: service and ledger.
+        prefix: makes the features.
         pictures: for training and for calibration.
         name: of the ladder.
         goal: what is promised.
@@ -157,7 +193,7 @@ def _learn(
     train_views, held_views = split_by_photo(
         pictures, (TRAIN_SHARE, 1.0 - TRAIN_SHARE), seed=goal.seed
     )
-    prefix, ladder = load_prefix(confidence=True), _ladder(job, train_views, name)
+    ladder = _ladder(job, train_views, name)
     begin = start(prefix, ladder)
     look_at = ladder if goal.max_probes else ()
     if calls is None:
