@@ -31,8 +31,10 @@ lint: $(VENV)/ready ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/ready ## what a decision costs, as a ratio to the encode it replaces
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
+bench: $(VENV)/ready ## what everything costs, as ratios; one table, and runs/bench.json
+	mkdir -p runs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks -p no:randomly -q --benchmark-only \
+		--benchmark-quiet --benchmark-json=runs/bench.json
 
 clean: ## remove what was built here
 	rm -rf $(VENV) .cache runs dist build

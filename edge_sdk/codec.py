@@ -27,7 +27,17 @@ from edge_sdk.errors import ImageError
 from edge_sdk.jpeg import without_metadata
 from edge_sdk.ladder import Rung
 
-__all__ = ["MAX_PIXELS", "Picture", "Source", "as_file", "encode", "kept", "load", "scaled_size"]
+__all__ = [
+    "MAX_PIXELS",
+    "Picture",
+    "Scales",
+    "Source",
+    "as_file",
+    "encode",
+    "kept",
+    "load",
+    "scaled_size",
+]
 
 #: What a picture may be given as: a path, an encoded file, a PIL image, an array.
 Source = str | Path | bytes | Image.Image | np.ndarray[Any, Any]
@@ -120,17 +130,41 @@ def as_file(source: Source) -> bytes:
     return buffer.getvalue()
 
 
-def encode(image: Image.Image, rung: Rung) -> bytes:
-    """Encode an RGB image as the JPEG file that ``rung`` describes.
+class Scales:
+    """One RGB picture at several scales, each made once and kept with the object.
 
-    Scaled rungs are resized with Lanczos, never below one pixel a side. Metadata is not written:
-    it costs bytes and tells the service more than the picture.
+    Resizing costs several times what encoding does, and a ladder has many rungs of few scales.
+
+    Args:
+        image: the picture, which must not change.
+    """
+
+    def __init__(self, image: Image.Image) -> None:
+        self._made = {1.0: image}
+
+    def at(self, scale: float) -> Image.Image:
+        """Return the picture resized with Lanczos, never below one pixel a side."""
+        if scale not in self._made:
+            image = self._made[1.0]
+            size = scaled_size(image.size, scale)
+            self._made[scale] = image.resize(size, Image.Resampling.LANCZOS)
+        return self._made[scale]
+
+
+def encode(picture: Image.Image | Scales, rung: Rung) -> bytes:
+    """Encode an RGB picture as the JPEG file that ``rung`` describes.
+
+    Metadata is not written: it costs bytes and tells the service more than the picture.
+
+    Args:
+        picture: give the same ``Scales`` for several rungs, and each scale is made once.
+        rung: the encoder setting.
 
     Raises:
         ImageError: JPEG cannot hold the image (a side over 65,500 pixels).
     """
-    if rung.scale != 1.0:
-        image = image.resize(scaled_size(image.size, rung.scale), Image.Resampling.LANCZOS)
+    scales = picture if isinstance(picture, Scales) else Scales(picture)
+    image = scales.at(rung.scale)
     with contextlib.suppress(OSError, ValueError):
         return _save(image, rung, rung.entropy)
     # Pillow codes optimised and progressive files into one buffer of a guessed size, which noise

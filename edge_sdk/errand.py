@@ -192,7 +192,8 @@ class Errand:
     @property
     def weight(self) -> int:
         """Bytes that the picture keeps in memory until :meth:`compare`; 0 if nothing is to do."""
-        return 4 * self._size[0] * self._size[1] if self._todo else 0  # Pillow pads a pixel to four
+        # Pillow pads a pixel to four; all scales of a ladder together are about one picture more.
+        return 8 * self._size[0] * self._size[1] if self._todo else 0
 
     def compare(self) -> None:
         """Compare what the plan wants compared; nothing is raised."""

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from edge_sdk.backends.base import Capabilities
 from edge_sdk.backends.limits import fits
-from edge_sdk.codec import Picture, encode, scaled_size
+from edge_sdk.codec import Picture, Scales, encode, scaled_size
 from edge_sdk.ladder import FULL, REFERENCE, Ladder, Rung
 from model_store.files import sha256_bytes
 
@@ -57,7 +57,7 @@ class Packer:
         self, picture: Picture, capabilities: Capabilities, *, lossless: bool = False
     ) -> None:
         self._lossless = lossless
-        self._picture = picture
+        self._picture, self._scales = picture, Scales(picture.image)
         self._capabilities = capabilities
         self._encoded: dict[Rung, bytes] = {}
 
@@ -65,10 +65,10 @@ class Packer:
     def _reference(self) -> Parcel:
         for rung in _REFERENCES:
             if self._fits(rung.scale):
-                jpeg = encode(self._picture.image, rung)
+                jpeg = encode(self._scales, rung)
                 if len(jpeg) <= self._capabilities.max_bytes:
                     return Parcel(rung, jpeg)
-        return Parcel(REFERENCE, encode(self._picture.image, REFERENCE))  # to be refused as it is
+        return Parcel(REFERENCE, encode(self._scales, REFERENCE))  # to be refused as it is
 
     @property
     def reference_jpeg(self) -> bytes:
@@ -138,7 +138,7 @@ class Packer:
 
     def _encode(self, rung: Rung) -> bytes:
         if rung not in self._encoded:
-            self._encoded[rung] = encode(self._picture.image, rung)
+            self._encoded[rung] = encode(self._scales, rung)
         return self._encoded[rung]
 
     def _or_source(self, parcel: Parcel) -> Parcel:

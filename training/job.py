@@ -28,6 +28,7 @@ from training.labels.labelling import Labeller, label_grid
 from training.labels.ledger import Ledger, picture_key
 from training.labels.table import AnswerTable, Rejected
 from training.learn.deepn import deepn_rungs
+from training.learn.feature_cache import FeatureCache
 from training.learn.features import Features, extract, extract_looks
 from training.learn.fit import Labelled
 from training.learn.prior import means, of_size
@@ -92,7 +93,8 @@ class Job:
 
     Args:
         backend: a specification such as ``baidu://HOST`` or ``local:MODEL``.
-        run: the run's folder; the ledger is in it, so that a second run pays for nothing twice.
+        run: the run's folder; the ledger is in it, so that a second run pays for nothing twice, and
+            the features of every picture and encoding, so that none is computed twice.
         stages: tells the progress.
         min_score: labels below it do not count.
         terms: what may be spent, by how many at once.
@@ -125,6 +127,8 @@ class Job:
                 run / "ledger.sqlite", ttl_s=None if days is None else days * _DAY_S
             )
             opening.callback(self.ledger.close)
+            self._seen = FeatureCache(run / "features.sqlite")
+            opening.callback(self._seen.close)
             self.labeller = Labeller(self.backend, self.ledger, budget, model_version)
             self._encoders = opening.enter_context(open_executor(terms.executor))
             self._open = opening.pop_all()
@@ -179,14 +183,14 @@ class Job:
         """Compute the features of every view."""
         rng = np.random.default_rng(self._seed)
         with self.stages.stage(title, len(views)) as step:
-            return extract(prefix, views, rng=rng, progress=step)
+            return extract(prefix, views, rng=rng, cache=self._seen, progress=step)
 
     def looks(
         self, prefix: Prefix, views: Sequence[View], ladder: Ladder, title: str
     ) -> NDArray[np.float32]:
         """Compute the features of every view's encodings."""
         with self.stages.stage(title, len(views)) as step:
-            return extract_looks(prefix, views, ladder, progress=step)
+            return extract_looks(prefix, views, ladder, cache=self._seen, progress=step)
 
     def labelled(
         self,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, JpegImagePlugin
 
 from edge_sdk import codec
-from edge_sdk.codec import encode, load, scaled_size
+from edge_sdk.codec import Scales, encode, load, scaled_size
 from edge_sdk.errors import ImageError
 from edge_sdk.ladder import ENTROPY_CODINGS, FULL, REFERENCE, SUBSAMPLINGS, Rung
 
@@ -186,3 +186,20 @@ def test_encoding_leaves_the_picture_alone(photo: Image.Image) -> None:
     before = photo.tobytes()
     encode(photo, FULL[0])
     assert (photo.tobytes(), photo.size) == (before, (160, 120))
+
+
+def test_scales_made_once_give_the_same_files(
+    photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [encode(photo, rung) for rung in FULL]
+    resized: list[tuple[int, int]] = []
+    resize = Image.Image.resize
+
+    def counted(image: Image.Image, size: tuple[int, int], *rest: Any) -> Image.Image:
+        resized.append(size)
+        return resize(image, size, *rest)
+
+    monkeypatch.setattr(Image.Image, "resize", counted)
+    scales = Scales(photo)
+    assert [encode(scales, rung) for rung in FULL] == files
+    assert len(resized) == len({rung.scale for rung in FULL} - {1.0})

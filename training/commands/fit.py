@@ -28,6 +28,7 @@ from training.learn.coldstart import start_from
 from training.learn.features import load_prefix
 from training.learn.fit import MAX_PROBES, Goal, Labelled, acquire, choices, fit_bandit, fit_dqn
 from training.learn.heads import NO_START, Start
+from training.learn.sizes import DEFAULT, SIDES, decision_ms, largest_within
 from training.learn.start import built_in
 from training.measure.fit_report import FitReport
 from training.measure.noise import NEIGHBOURS, Noise, measure_noise, sample
@@ -99,6 +100,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="agent of the store to start from where that helps, or 'none' (default: heads learnt "
         "from local models)",
     )
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--engine-size",
+        choices=tuple(SIDES),
+        default=DEFAULT,
+        help="what a decision may cost the device (default: %(default)s)",
+    )
+    size.add_argument(
+        "--device-budget-ms",
+        type=float,
+        metavar="MS",
+        help="take the largest engine whose decision takes no longer on one core of this machine",
+    )
     parser.add_argument(
         "--views", type=int, default=1, metavar="N", help="views of each photo: whole, then crops"
     )
@@ -120,13 +134,16 @@ def _command(arguments: argparse.Namespace) -> int:
     pictures = views(paths, arguments.views, long_side=None, seed=arguments.seed)
     default = "paper" if arguments.algorithm == "dqn" else "full"
     ladder = arguments.ladder or default
+    side = _side(arguments, pictures[0], stages)
     with open_job(arguments, run, stages) as job:
         noise = _noise(job, pictures, goal, arguments.noise)
         if arguments.algorithm == "dqn":
-            learned = _learn_dqn(job, pictures, ladder, goal)
+            learned = _learn_dqn(job, load_prefix(side=side), pictures, ladder, goal)
         else:
+            prefix = load_prefix(side=side, confidence=True)
             calls = None if arguments.answers == "grid" else SAMPLED_CALLS
-            learned = _learn(job, pictures, ladder, goal, calls=calls, start=_start(arguments))
+            start = _start(arguments)
+            learned = _learn(job, prefix, pictures, ladder, goal, calls=calls, start=start)
     if noise:
         learned = learned.knowing("noise", noise.as_dict())
     learned.run.save(run)
@@ -144,6 +161,22 @@ def _command(arguments: argparse.Namespace) -> int:
     )
     _tell(manifest, arguments, report.write(run)[1])
     return 0
+
+
+def _side(arguments: argparse.Namespace, picture: View, stages: Stages) -> int:
+    """Return the input side of the engine that was asked for, or that the budget allows."""
+    budget: float | None = arguments.device_budget_ms
+    if budget is None:
+        return SIDES[arguments.engine_size]
+    image = picture.open()
+
+    def cost_ms(name: str) -> float:
+        return decision_ms(load_prefix(side=SIDES[name], confidence=True), image)
+
+    with stages.stage("timing engines"):
+        name = largest_within(budget, cost_ms)
+    stages.say(f"engine size: {name}")
+    return SIDES[name]
 
 
 def _noise(job: Job, pictures: list[View], goal: Goal, count: int) -> Noise | None:
@@ -179,8 +212,7 @@ def _rungs(learned: _Learned) -> dict[str, float]:
     return rung_shares(run.ladder[index].name for index in choices(run, held))
 
 
-def _learn_dqn(job: Job, pictures: list[View], name: str, goal: Goal) -> _Learned:
-    prefix = load_prefix()
+def _learn_dqn(job: Job, prefix: Prefix, pictures: list[View], name: str, goal: Goal) -> _Learned:
     train = job.labelled(prefix, pictures, _ladder(job, pictures, name), "photos")
     with job.stages.stage("learning"):
         return _Learned(fit_dqn(prefix, train, _of_model(goal, job))[0], {"train": train})
@@ -188,6 +220,7 @@ def _learn_dqn(job: Job, pictures: list[View], name: str, goal: Goal) -> _Learne
 
 def _learn(
     job: Job,
+    prefix: Prefix,
     pictures: list[View],
     name: str,
     goal: Goal,
@@ -199,6 +232,7 @@ def _learn(
 
     Args:
         job: service and ledger.
+        prefix: makes the features.
         pictures: for training and for calibration.
         name: of the ladder.
         goal: what is promised.
@@ -208,7 +242,7 @@ def _learn(
     train_views, held_views = split_by_photo(
         pictures, (TRAIN_SHARE, 1.0 - TRAIN_SHARE), seed=goal.seed
     )
-    prefix, ladder = load_prefix(confidence=True), _ladder(job, train_views, name)
+    ladder = _ladder(job, train_views, name)
     begin = start(prefix, ladder)
     look_at = ladder if goal.max_probes else ()
     if calls is None:

@@ -1,23 +1,28 @@
-"""Features of views: the frozen prefix over every picture, once."""
+"""Features of views: the frozen prefix over every picture, once; what is known is not computed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from edge_sdk.codec import encode, load
-from edge_sdk.ladder import Ladder
+from edge_sdk.codec import Scales, encode, load
+from edge_sdk.ladder import Ladder, Rung
 from edge_sdk.palette import palette_of
 from edge_sdk.preprocess import to_input
 from export.fuse import export_prefix
 from export.network import WHOLE, Prefix
 from model_store.errors import EnvironmentMissing, UsageError
 from training import assets
+from training.labels.ledger import picture_key
+from training.labels.schema import pixels_text
+from training.learn.feature_cache import FeatureCache, identity
 from training.photos import View
 
 if TYPE_CHECKING:
@@ -93,6 +98,7 @@ def extract(
     views: Sequence[View],
     *,
     rng: Generator,
+    cache: FeatureCache | None = None,
     progress: Callable[[int], object] = lambda count: None,
 ) -> Features:
     """Compute the features of ``views`` with the frozen prefix.
@@ -101,17 +107,18 @@ def extract(
         prefix: the torch module.
         views: opened one by one, not kept.
         rng: chooses the inputs that are kept for the parity gate.
+        cache: has features computed before, and gets the others.
         progress: called with the number of views done since the last call.
     """
     rows = np.sort(rng.choice(len(views), size=min(KEEP, len(views)), replace=False))
     wanted = set(rows.tolist())
-    session = _session(prefix)
+    eye = _Eye(prefix, cache)
 
     def one(index: int) -> tuple[Any, Any, Any]:
         image = views[index].open()
-        pixels = to_input(image, prefix.side)
-        features = session.run(None, {"image": pixels})[0]
-        return features, palette_of(image), pixels if index in wanted else None
+        features = eye.see(image, {_ORIGINAL: lambda: image})
+        pixels = to_input(image, prefix.side) if index in wanted else None
+        return features, palette_of(image), pixels
 
     values, palettes, inputs = [], [], []
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="features") as pool:
@@ -128,6 +135,7 @@ def extract_looks(
     views: Sequence[View],
     ladder: Ladder,
     *,
+    cache: FeatureCache | None = None,
     progress: Callable[[int], object] = lambda count: None,
 ) -> NDArray[np.float32]:
     """Compute the features of every encoding of ``views``, float32 (N, K, D).
@@ -138,15 +146,18 @@ def extract_looks(
         prefix: the torch module.
         views: opened one by one, not kept.
         ladder: K rungs.
+        cache: has features computed before, and gets the others.
         progress: called with the number of views done since the last call.
     """
-    session = _session(prefix)
+    eye, names = _Eye(prefix, cache), [pixels_text(rung) for rung in ladder]
 
     def one(view: View) -> NDArray[np.float32]:
         image = view.open()
-        encoded = (load(encode(image, rung)).image for rung in ladder)
-        inputs = (to_input(candidate, prefix.side) for candidate in encoded)
-        return np.concatenate([session.run(None, {"image": pixels})[0] for pixels in inputs])
+        scales = Scales(image)
+        candidates = {
+            name: partial(_encoded, scales, rung) for name, rung in zip(names, ladder, strict=True)
+        }
+        return eye.see(image, candidates)[[list(candidates).index(name) for name in names]]
 
     looks = []
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="looks") as pool:
@@ -156,14 +167,43 @@ def extract_looks(
     return np.stack(looks)
 
 
-def _session(prefix: Prefix) -> Any:
-    """Run the prefix as devices do, on ONNX Runtime: several times faster than torch on a CPU.
+#: What the cache calls the picture itself, among its encodings.
+_ORIGINAL = ""
 
-    That torch agrees is what the parity gate proves, with the torch prefix and these inputs.
+
+class _Eye:
+    """The prefix as devices run it, and what it saw before.
+
+    On ONNX Runtime: several times faster than torch on a CPU. That torch agrees is what the parity
+    gate proves, with the torch prefix and the inputs kept.
     """
-    import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # pictures go through in parallel instead
-    model = export_prefix(prefix, assets.cache_dir() / "prefix")
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    def __init__(self, prefix: Prefix, cache: FeatureCache | None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # pictures go through in parallel instead
+        model = export_prefix(prefix, assets.cache_dir() / "prefix")
+        providers = ["CPUExecutionProvider"]
+        self._session = onnxruntime.InferenceSession(model, options, providers=providers)
+        self._side, self._cache, self._identity = prefix.side, cache, identity(model)
+
+    def see(
+        self, image: Image.Image, looks: Mapping[str, Callable[[], Image.Image]]
+    ) -> NDArray[np.float32]:  # (len(looks), D)
+        """Return the features of some looks at a picture, each made only if it is not known."""
+        if self._cache is None:
+            return np.stack([self._features(look()) for look in looks.values()])
+        key = picture_key(image)
+        known = self._cache.get(self._identity, key)
+        fresh = {name: self._features(looks[name]()) for name in looks if name not in known}
+        self._cache.put(self._identity, key, fresh)
+        return np.stack([known[name] if name in known else fresh[name] for name in looks])
+
+    def _features(self, image: Image.Image) -> NDArray[np.float32]:
+        pixels = to_input(image, self._side)
+        return np.asarray(self._session.run(None, {"image": pixels})[0][0])
+
+
+def _encoded(scales: Scales, rung: Rung) -> Image.Image:
+    return load(encode(scales, rung)).image

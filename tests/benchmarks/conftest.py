@@ -1,0 +1,129 @@
+"""One table of ratios: everything is timed in turns with a yardstick, in the same rounds.
+
+A machine's speed changes from minute to minute and its clock means nothing elsewhere. So no
+benchmark here reports milliseconds: in each of five rounds every piece of work and its yardstick
+(mostly one plain JPEG encode of the same picture at quality 75) run in turns, and what is told is
+the median over rounds of the ratio within a round. Times are of the calling thread's own CPU, which
+other processes on the machine disturb least.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from model_store.errors import EnvironmentMissing
+from training import assets
+
+# Before numpy and the runtime are imported: one thread each.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"
+
+ROUNDS = 5
+
+#: Seconds of yardstick and work that a round may take; large pictures run fewer times.
+ROUND_S = 0.4
+
+SIZES = {
+    "500x375": (500, 375),
+    "1280x720": (1280, 720),
+    "1920x1080": (1920, 1080),
+    "4000x3000": (4000, 3000),
+}
+
+Work = Callable[[], object]
+Ratios = dict[str, float]
+
+_TABLE = pytest.StashKey[dict[str, dict[str, float]]]()
+
+
+@pytest.fixture
+def in_turns(
+    benchmark: Any, request: pytest.FixtureRequest
+) -> Callable[[Mapping[str, Work], Work, str], Ratios]:
+    """Time work in turns with a yardstick; the ratios go to the table and to the JSON report."""
+
+    def measure(work: Mapping[str, Work], yardstick: Work, column: str) -> Ratios:
+        pieces = {"": yardstick, **work}
+        for piece in pieces.values():
+            piece()
+        repeats = max(3, min(15, int(ROUND_S / sum(map(_seconds, pieces.values())))))
+        rounds: list[Ratios] = []
+        benchmark.pedantic(
+            lambda: rounds.append(_one_round(pieces, repeats)), rounds=ROUNDS, iterations=1
+        )
+        ratios = {name: round(statistics.median(one[name] for one in rounds), 3) for name in work}
+        benchmark.extra_info["ratios"] = {column: ratios}
+        table = request.config.stash.setdefault(_TABLE, {})
+        for name, ratio in ratios.items():
+            table.setdefault(name, {})[column] = ratio
+        return ratios
+
+    return measure
+
+
+def _one_round(pieces: Mapping[str, Work], repeats: int) -> Ratios:
+    times: dict[str, list[float]] = {name: [] for name in pieces}
+    for _ in range(repeats):
+        for name, piece in pieces.items():
+            times[name].append(_seconds(piece))
+    yardstick = statistics.median(times[""])
+    return {name: statistics.median(seconds) / yardstick for name, seconds in times.items()}
+
+
+def _seconds(work: Work) -> float:
+    begun = time.thread_time()
+    work()
+    return time.thread_time() - begun
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print the table: a row per piece of work, a column per size of picture."""
+    table = config.stash.get(_TABLE, {})
+    if not table:
+        return
+    columns = list(dict.fromkeys(column for row in table.values() for column in row))
+    width = max(map(len, table))
+    terminalreporter.section("ratios, medians of five rounds")
+    terminalreporter.write_line(" " * width + "".join(f"{column:>12}" for column in columns))
+    for name, row in table.items():
+        cells = "".join(f"{row[one]:>12.2f}" if one in row else " " * 12 for one in columns)
+        terminalreporter.write_line(f"{name:<{width}}{cells}")
+
+
+@pytest.fixture(scope="module")
+def installed_photo() -> Path:
+    """A real photograph."""
+    try:
+        return assets.photos("objects")[0]
+    except EnvironmentMissing as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module", params=SIZES, ids=SIZES)
+def size(request: pytest.FixtureRequest) -> str:
+    """Name of a picture's size."""
+    return str(request.param)
+
+
+@pytest.fixture
+def picture(size: str, installed_photo: Path) -> Image.Image:
+    """The photograph at that size."""
+    with Image.open(installed_photo) as photo:
+        return photo.convert("RGB").resize(SIZES[size], Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="session")
+def mobilenet() -> Path:
+    """MobileNetV2's weights."""
+    try:
+        return assets.find("mobilenet-v2")
+    except EnvironmentMissing as error:
+        pytest.skip(str(error))

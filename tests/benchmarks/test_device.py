@@ -1,0 +1,166 @@
+"""What the device path costs next to one plain JPEG encode of the same picture; ``make bench``."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from edge_sdk import EdgeClient, EdgeConfig
+from edge_sdk.agent import Agent, load_agent
+from edge_sdk.backends.base import Capabilities, Label, Recognition
+from edge_sdk.behind import Inline
+from edge_sdk.codec import Picture, encode, load
+from edge_sdk.engine import OnnxEngine
+from edge_sdk.ladder import FULL, REFERENCE
+from edge_sdk.parcel import Packer
+from edge_sdk.policy import OperatingPoint
+from edge_sdk.preprocess import SPEC, spec_sha256, to_input
+from edge_sdk.probe import expectation
+from export.fuse import export_prefix, export_probe, fuse
+from export.network import FactoredHead, Prefix
+from model_store import Draft, Store
+from training import assets
+from training.learn.sizes import SIDES
+from training.learn.start import built_in
+
+InTurns = Callable[..., dict[str, float]]
+
+CAPABILITIES = Capabilities(max_bytes=2**24, min_side=1, max_side=65500)
+
+#: λ at which the built-in heads look about as often as a certified agent does.
+TRADE_OFF = 8.0
+
+
+class Silent:
+    """A service in this process that answers at once."""
+
+    name = "silent://"
+    capabilities = CAPABILITIES
+
+    def recognize(self, jpeg: bytes) -> Recognition:
+        return Recognition((Label("cat", 0.9),), wire_bytes=len(jpeg))
+
+    def wire_size(self, jpeg: bytes) -> int:
+        return len(jpeg)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def engines(mobilenet: Path) -> dict[str, OnnxEngine]:
+    return {f"{name} ({side} px)": _engine(mobilenet, side) for name, side in SIDES.items()}
+
+
+def _engine(weights: Path, side: int) -> OnnxEngine:
+    prefix = Prefix(weights, side=side, confidence=True)
+    head = FactoredHead(prefix.dimension, FULL)
+    return OnnxEngine(fuse(export_prefix(prefix, assets.cache_dir() / "prefix"), head, FULL))
+
+
+@pytest.fixture(scope="module")
+def store(mobilenet: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with the agent that learning starts from: whole prefix, probe and all."""
+    prefix = Prefix(mobilenet, confidence=True)
+    start = built_in(prefix, FULL)
+    assert start.static is not None
+    assert start.probe is not None
+    engine = fuse(export_prefix(prefix, assets.cache_dir() / "prefix"), start.static, FULL)
+    draft = Draft(
+        algorithm="bandit",
+        ladder=[rung.as_dict() for rung in FULL],
+        signature={
+            "inputs": [{"name": "image", "dtype": "uint8", "shape": [1, 224, 224, 3]}],
+            "outputs": [{"name": "features", "dtype": "float32", "shape": [1, 1287]}],
+        },
+        preprocessing={"spec": SPEC, "sha256": spec_sha256()},
+        reward={"alpha": 1.0, "beta": 0.0},
+        operating_points=[OperatingPoint(trade_off=TRADE_OFF, max_probes=4).as_dict()],
+        backend={"name": "silent://", "model_version": None, "min_score": 0.0},
+        training={"fingerprint": "-", "photos": 1, "images": 1, "labels_bought": 1, "seed": 0},
+        probe=expectation(OnnxEngine(engine)),
+    )
+    store = Store(tmp_path_factory.mktemp("store"))
+    look = export_probe(start.probe, prefix.dimension, FULL)
+    files = {"engine.onnx": ("engine", engine), "probe.onnx": ("probe", look)}
+    store.publish(draft, files, aliases=["current"])
+    return store
+
+
+@pytest.fixture(scope="module")
+def agent(store: Store) -> Agent:
+    return load_agent(store.load("current"))
+
+
+@pytest.fixture
+def opened(store: Store) -> Iterator[Callable[[int], EdgeClient]]:
+    """Open clients whose agent may look a number of times, and that upload nothing besides."""
+    clients: list[EdgeClient] = []
+
+    def open_client(max_probes: int) -> EdgeClient:
+        config = EdgeConfig(
+            store=store.root,
+            backend=Silent(),
+            max_probes=max_probes,
+            max_extra_calls=0,
+            canaries=0,
+            strict=True,
+        )
+        clients.append(EdgeClient(config, behind=Inline()))
+        return clients[-1]
+
+    yield open_client
+    for client in clients:
+        client.close()
+
+
+def test_device_path(
+    in_turns: InTurns,
+    size: str,
+    picture: Image.Image,
+    engines: dict[str, OnnxEngine],
+    agent: Agent,
+    opened: Callable[[int], EdgeClient],
+) -> None:
+    """Pieces and whole, from pixels (a camera's frame) and from a JPEG file."""
+    file = _file(picture)
+    plain, probing = opened(0), opened(4)
+
+    def decision(engine: OnnxEngine) -> Callable[[], object]:
+        own = Agent(id="", engine=engine, operating_point=OperatingPoint(trade_off=TRADE_OFF))
+        return lambda: own.decide(picture)
+
+    work: dict[str, Callable[[], object]] = {
+        "resize to 224": lambda: to_input(picture, 224),
+        "resize to 96": lambda: to_input(picture, 96),
+        **{f"decision, {name} engine": decision(engine) for name, engine in engines.items()},
+        "decision, up to 4 looks": lambda: agent.decide(
+            picture, Packer(Picture(picture), CAPABILITIES).candidate
+        ),
+        "process, no looks": lambda: plain.process(picture),
+        "process, up to 4 looks": lambda: probing.process(picture),
+        "load of a JPEG file": lambda: load(file),
+        "process of a JPEG file, no looks": lambda: plain.process(file),
+    }
+    ratios = in_turns(work, lambda: encode(picture, REFERENCE), size)
+    assert all(ratio > 0.0 for ratio in ratios.values())
+
+
+def test_rungs(in_turns: InTurns, size: str, picture: Image.Image) -> None:
+    work = {f"encode {rung.name}": _encode(picture, rung) for rung in FULL}
+    assert in_turns(work, lambda: encode(picture, REFERENCE), size)
+
+
+def _encode(picture: Image.Image, rung: Any) -> Callable[[], object]:
+    return lambda: encode(picture, rung)
+
+
+def _file(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
