@@ -69,6 +69,9 @@ TRADE_OFF = "our agent at λ"
 #: So many of them are drawn.
 _TRADE_OFFS = 24
 
+#: Longer side of the built-in photos and of made-up night frames, in pixels.
+_FRAME = 512
+
 #: Table scales from coarse to fine; 1 is DeepN-JPEG as published.
 _DEEPN_SCALES = (3.0, 2.0, 1.0, 0.5)
 
@@ -230,13 +233,16 @@ def sceneries(
     Raises:
         UsageError: there are too few.
     """
-    by_day = _whole(readable(find_pictures(images), stages.say) if images else assets.photos())
+    if images is None:  # large photos; a camera's frame is smaller, and the demo's are as well
+        by_day = views(assets.photos(), 1, long_side=_FRAME, seed=0)
+    else:
+        by_day = _whole(readable(find_pictures(images), stages.say))
     found = {DAY: _some(by_day, most)}
     if night is not None:
         found[NIGHT] = _some(_whole(readable(find_pictures(night), stages.say)), most)
     else:
         found[NIGHT] = [
-            replace(view, long_side=512).through(thermal_camera, index)
+            replace(view, long_side=_FRAME).through(thermal_camera, index)
             for index, view in enumerate(found[DAY])
         ]
     for name, pictures in found.items():

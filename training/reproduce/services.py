@@ -21,7 +21,7 @@ from training.reproduce.exhibit import LOOKS, PANEL, Exhibit, Row, drawn
 __all__ = ["against_deepn", "best_constant", "by_service"]
 
 _DQN, _OURS, _CONSTANT = "the paper’s DQN", "our agent", "best constant quality"
-_DEEPN, _ORACLE = "DeepN-JPEG", "oracle"
+_DEEPN, _ORACLE = "DeepN-JPEG", "oracle, paper’s qualities"
 
 #: The four ways of comparing two answers.
 _METRICS = ("any_hit", "eq1", "top1", "jaccard")
