@@ -150,7 +150,7 @@ def test_more_photos_than_there_are_are_a_clear_error(
 ) -> None:
     assert main(study(photos, studied, *UNTESTED, "--photos", "11")) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert "11 photos; allowed is" in said
+    assert "--photos names 11; allowed is" in said
     assert "to 10, because 6 of 16 only measure" in said
 
 
@@ -295,4 +295,4 @@ def test_one_photo_is_too_few_for_a_cold_start(
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "0.png").write_bytes((photos / "00.png").read_bytes())
     assert main(cold(tmp_path / "one", tmp_path)) == 2
-    assert "label at least a few" in capsys.readouterr().err.splitlines()[-1]
+    assert "give at least 4" in capsys.readouterr().err.splitlines()[-1]

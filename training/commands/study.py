@@ -76,10 +76,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    if arguments.seeds < 1 or arguments.splits < 0 or arguments.failures < 0:
+    if arguments.seeds < 1 or arguments.splits < 0:
         raise UsageError(
-            f"--seeds is {arguments.seeds}, --splits {arguments.splits} and --failures "
-            f"{arguments.failures}; allowed are at least 1, at least 0 and at least 0."
+            f"--seeds is {arguments.seeds} and --splits {arguments.splits}; allowed are at least "
+            "1 and at least 0."
         )
     stages, run = Stages(), open_run(arguments.run)
     paths = readable(find_pictures(arguments.images), stages.say)
