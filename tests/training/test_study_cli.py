@@ -237,13 +237,15 @@ def test_a_cold_start_publishes_an_agent_without_a_certificate(started: Path) ->
 
 @pytest.mark.slow
 def test_fit_starts_from_the_cold_agent(started: Path, photos: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(started / "store", store)
     arguments = [
         *("fit", "--images", str(photos), "--backend", BACKEND, "--ladder", "paper"),
-        *("--store", str(started / "store"), "--run", str(tmp_path), "--start", "current"),
+        *("--store", str(store), "--run", str(tmp_path / "run"), "--start", "current"),
     ]
-    before = Store(started / "store").resolve("current")
+    before = Store(store).resolve("current")
     assert main(arguments) == 0
-    manifest = Store(started / "store").manifest("current")
+    manifest = Store(store).manifest("current")
     assert manifest.id != before
     assert manifest.training["started"] in (True, False)
     assert manifest.backend["name"] == BACKEND
