@@ -30,6 +30,9 @@ __all__ = ["run_demo"]
 #: Says that a folder is the demo's own, so that its agents may be replaced by the next run's.
 MARKER = "demo.json"
 
+#: Seconds that a picture waits for an agent: so long that two runs tell the same.
+_PATIENCE_S = 600.0
+
 
 def run_demo(plan: Plan, *, command: str) -> story.Told:
     """Run the whole job and write its report.
@@ -139,6 +142,7 @@ def _drive(plan: Plan, job: Job, photos: Photos, stages: Stages) -> Stream:
         target_accuracy=plan.target,
         retrain_after=plan.sizes.retrain_after,
         loop=plan.loop,
+        load_wait_s=_PATIENCE_S,
         seed=plan.seed,
     )
 
