@@ -63,7 +63,7 @@ def table_2(cases: Sequence[Case], request: Request) -> Exhibit:
         caption=(
             f"{case.title}, {len(case.test)} unseen photos; times are medians of "
             f"{min(_TIMED, len(case.test))} of them on one core of this computer: the one resize "
-            "and the engine for a decision, the JPEG encoder for what is sent. Brackets: 95 % "
+            "and the engine for a decision, the JPEG encoder for what is sent. _lo and _hi: 95 % "
             f"intervals over photos. The paper’s agent saves {saved / 1000:.1f} kB a picture and "
             f"takes {extra_ms:.1f} ms more, so it pays {pays}; the paper had a GTX 1080 Ti. "
             + _said(ways, links)
