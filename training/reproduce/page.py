@@ -52,5 +52,10 @@ def _table(exhibit: Exhibit) -> str:
     return table(exhibit.title, list(exhibit.rows[0]), lines)
 
 
+#: Sentences wrap and begin at the left, unlike figures.
+_WORDS = ' style="text-align:left;white-space:normal;min-width:12em"'
+
+
 def _cell(value: object) -> str:
-    return f"<td>{text('' if value is None else value)}</td>"
+    style = _WORDS if isinstance(value, str) else ""
+    return f"<td{style}>{text('' if value is None else value)}</td>"
