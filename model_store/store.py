@@ -19,8 +19,7 @@ Readers take no lock.
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,33 +42,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Store(StoreWriter):
-    """A model store in a folder, with one writer at a time; the first write makes the folder.
-
-    Args:
-        root: the folder.
-        trusted_keys: a file of public keys; what none of them has signed is neither taken nor read.
-        signing_key: a private key that signs what is published here.
-        clock: Unix time in seconds, for ``created`` and the histories.
-        lock_timeout_s: how long a write waits for another writer.
-    """
-
-    def __init__(
-        self,
-        root: Path | str,
-        *,
-        trusted_keys: Path | str | None = None,
-        signing_key: Path | str | None = None,
-        clock: Callable[[], float] = time.time,
-        lock_timeout_s: float = 10.0,
-    ) -> None:
-        super().__init__(
-            root,
-            trusted_keys=trusted_keys,
-            signing_key=signing_key,
-            clock=clock,
-            lock_timeout_s=lock_timeout_s,
-        )
-        self._warned: set[str] = set()
+    """A model store in a folder; for its arguments see ``StoreWriter``."""
 
     def publish(
         self,

@@ -48,6 +48,7 @@ class StoreWriter(StoreReader):
         self._signing_key = None if signing_key is None else Path(signing_key)
         self._clock = clock
         self._lock_timeout_s = lock_timeout_s
+        self._warned: set[str] = set()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
