@@ -252,7 +252,7 @@ class EdgeClient:
         self._behind = given.behind or Worker(partial(self._faults.note, "behind"))
         if child and not self._behind.inline:  # its thread stayed with the parent
             self._behind = Worker(partial(self._faults.note, "behind"))
-        store = opening.open_store(config.store)
+        store = opening.open_store(config, self._faults)
         self._sender = Sender(
             Outbox(
                 Bounds(config.queue_images, config.queue_bytes),

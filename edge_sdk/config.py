@@ -69,6 +69,8 @@ class EdgeConfig:
         backend: a specification such as ``baidu://aip.baidubce.com``, or an opened service, which
             then stays the caller's to close.
         alias: the agent to begin with; it follows the loop, so that a restart resumes.
+        cold_start: an empty store gets the agent that came with this package: learnt from open
+            recognisers, not certified for any service, cautious, watched and re-trained like any.
         folder: where transitions are kept; default is beside the store, ``STORE-device``.
         min_score: labels below it do not count when two answers are compared.
         metric: which of ``edge_sdk.agreement.METRICS`` is A.
@@ -122,6 +124,7 @@ class EdgeConfig:
     store: str | Path | AgentStore
     backend: str | Backend
     alias: str = "current"
+    cold_start: bool = True
     folder: str | Path | None = None
     min_score: float = 0.0
     metric: str = "any_hit"

@@ -27,6 +27,7 @@ __all__ = [
     "LADDERS",
     "PAPER",
     "REFERENCE",
+    "SAFE",
     "Ladder",
     "Rung",
     "Tables",
@@ -147,6 +148,10 @@ FULL: Ladder = (
     Rung(quality=75, entropy="progressive"),
 )
 
+#: What an agent may choose from that no answer of the service has certified: rungs that at least
+#: nine answers in ten of every open recogniser survive, see ``training/learn/prior.json``.
+SAFE: Ladder = FULL[12:]
+
 _FINE: Mapping[float, tuple[int, ...]] = {
     1.0: (5, 8, 10, 15, 20, 25, 35, 45, 55, 65),
     0.75: (5, 8, 10, 15, 20, 28, 35, 45, 55, 70),
@@ -174,7 +179,7 @@ CANDIDATES: Ladder = (
     FULL[-1],
 )
 
-LADDERS: Mapping[str, Ladder] = {"paper": PAPER, "full": FULL}
+LADDERS: Mapping[str, Ladder] = {"paper": PAPER, "full": FULL, "safe": SAFE}
 
 
 def ladder_from_dicts(rungs: Sequence[Mapping[str, Any]]) -> Ladder:

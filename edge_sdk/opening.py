@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from edge_sdk.retrain import ChildProcessRetrainer, Retrainer
 from edge_sdk.spool import Spool
 from model_store.errors import StoreError
 
+_log = logging.getLogger("edge_sdk.opening")
+
 __all__ = [
+    "BUILT_IN",
     "default_retrainer",
     "loader",
     "open_backend",
@@ -23,6 +27,9 @@ __all__ = [
     "open_spool",
     "open_store",
 ]
+
+#: The agent that came with this package, see ``training.learn.ship``.
+BUILT_IN = Path(__file__).with_name("coldstart.bundle")
 
 
 def open_backend(backend: str | Backend) -> tuple[Backend, bool]:
@@ -34,13 +41,24 @@ def open_backend(backend: str | Backend) -> tuple[Backend, bool]:
     return open_backend(backend), True
 
 
-def open_store(store: str | Path | AgentStore) -> AgentStore:
-    """Return the store; a folder that is not there is an empty one."""
-    if not isinstance(store, str | Path):
-        return store
+def open_store(config: EdgeConfig, faults: Faults) -> AgentStore:
+    """Return the store; a folder that is not there is an empty one.
+
+    An empty one gets the agent that came with this package, unless the configuration says no.
+    """
+    if not isinstance(config.store, str | Path):
+        return config.store
     from model_store import Store  # see open_backend
 
-    return Store(store)
+    store = Store(config.store)
+    if config.cold_start:
+        try:
+            if not store.ids():
+                store.unpack(BUILT_IN, aliases=[config.alias])
+                _log.info("event=cold_start store=%s", store.root)
+        except Exception as error:  # a store that cannot be written serves the reference
+            faults.note("store", error)
+    return store
 
 
 def open_memory(config: EdgeConfig, store: AgentStore, faults: Faults) -> Memory | None:

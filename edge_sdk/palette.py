@@ -18,22 +18,16 @@ BINS = _LUMA + _SATURATION
 
 #: Pixels are picked from a grid of this many rows and columns: a sample is enough for shares.
 _GRID = 32
-_WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 def palette_of(image: Image.Image) -> NDArray[np.float32]:
     """Return the shares of an RGB picture's pixels by luma and by saturation, float32 (24,)."""
     grid = image.resize((_GRID, _GRID), Image.Resampling.NEAREST)
-    pixels = np.asarray(grid, dtype=np.float32).reshape(-1, 3)
-    brightest = pixels.max(axis=1)
-    saturation = (brightest - pixels.min(axis=1)) / np.maximum(brightest, 1.0)
-    shares = (
-        _shares((pixels @ _WEIGHTS) / 256.0, _LUMA),
-        _shares(saturation * (1.0 - 1e-6), _SATURATION),
-    )
+    saturation = grid.convert("HSV").histogram()[256:512]
+    shares = (_shares(grid.convert("L").histogram(), _LUMA), _shares(saturation, _SATURATION))
     return np.concatenate(shares)
 
 
-def _shares(values: NDArray[np.float32], bins: int) -> NDArray[np.float32]:
-    places = np.minimum((values * bins).astype(np.int64), bins - 1)
-    return np.asarray(np.bincount(places, minlength=bins) / len(values), dtype=np.float32)
+def _shares(histogram: list[int], bins: int) -> NDArray[np.float32]:
+    counts = np.array(histogram, dtype=np.float32).reshape(bins, -1).sum(axis=1)
+    return np.asarray(counts / _GRID**2, dtype=np.float32)

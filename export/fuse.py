@@ -27,7 +27,7 @@ from edge_sdk.preprocess import spec_sha256
 from edge_sdk.second_look import SCHEMA as PROBE
 from export.network import DQNHead, FactoredHead, Prefix
 from export.probe_head import ProbeHead
-from export.tidy import fold_division, merge_twins
+from export.tidy import fold_division, merge_twins, metadata_of
 from model_store.errors import UsageError
 from model_store.files import write_atomic
 
@@ -93,7 +93,7 @@ def fuse(prefix: bytes, head: DQNHead | FactoredHead, ladder: Ladder) -> bytes:
         outputs=[_FEATURES, *head.outputs],
     )
     del joined.opset_import[len(front.opset_import) :]  # joining lists the head's once more
-    return _finished(joined, SCHEMA, ladder)
+    return _finished(joined, SCHEMA, ladder, metadata_of(front).get("precision", "fp32"))
 
 
 def export_probe(head: ProbeHead, dimension: int, ladder: Ladder) -> bytes:
@@ -114,13 +114,13 @@ def export_probe(head: ProbeHead, dimension: int, ladder: Ladder) -> bytes:
     return _finished(_export(head.eval(), "probe", example, names, ("agreement",)), PROBE, ladder)
 
 
-def _finished(model: Any, schema: str, ladder: Ladder) -> bytes:
+def _finished(model: Any, schema: str, ladder: Ladder, precision: str = "fp32") -> bytes:
     properties = {
         "schema": schema,
         "ladder": json.dumps([rung.as_dict() for rung in ladder], sort_keys=True),
         "preprocess_sha256": spec_sha256(),
     }
-    return finished(merge_twins(model), {**properties, "precision": "fp32"})
+    return finished(merge_twins(model), {**properties, "precision": precision})
 
 
 def finished(model: Any, properties: Mapping[str, str]) -> bytes:

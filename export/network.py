@@ -16,7 +16,16 @@ from torch import Tensor, nn
 from edge_sdk.ladder import REFERENCE, Ladder
 from model_store.errors import UsageError
 
-__all__ = ["CONFIDENCE", "WHOLE", "DQNHead", "FactoredHead", "Network", "Prefix", "always_agrees"]
+__all__ = [
+    "CONFIDENCE",
+    "PRECISIONS",
+    "WHOLE",
+    "DQNHead",
+    "FactoredHead",
+    "Network",
+    "Prefix",
+    "always_agrees",
+]
 
 #: ``features[:19]``: all of MobileNetV2's convolutions, 1280 channels.
 WHOLE = 19
@@ -26,6 +35,9 @@ MAX_LOGIT = 10.0
 
 #: Features that say how sure the prefix's own ImageNet classifier is; they follow the pooled ones.
 CONFIDENCE = 7
+
+#: What a prefix may be computed in, see ``training.learn.backbone``.
+PRECISIONS = ("fp32", "int8")
 
 # torchvision's ImageNet statistics, on pixels in [0, 1].
 _MEAN = (0.485, 0.456, 0.406)
@@ -42,6 +54,7 @@ class Prefix(nn.Module):
         confidence: append ``CONFIDENCE`` statistics of MobileNetV2's own classifier to the pooled
             activations. How sure a small network is of the untouched picture tells more about how
             much compression a large one bears than any of its activations; needs the whole network.
+        precision: in which devices run it, one of ``PRECISIONS``; this module itself is fp32.
     """
 
     def __init__(
@@ -51,8 +64,11 @@ class Prefix(nn.Module):
         cut: int = WHOLE,
         side: int = 224,
         confidence: bool = False,
+        precision: str = "fp32",
     ) -> None:
         super().__init__()
+        if precision not in PRECISIONS:
+            raise UsageError(f"The precision {precision!r} is unknown; allowed: {PRECISIONS}.")
         if not 1 <= cut <= WHOLE:
             raise UsageError(f"The prefix is cut after block {cut}; allowed are 1 to {WHOLE}.")
         if confidence and cut != WHOLE:
@@ -62,6 +78,7 @@ class Prefix(nn.Module):
             )
         network = _mobilenet_v2(weights)
         self.cut, self.side, self.confidence = cut, side, confidence
+        self.precision = precision
         self.blocks = network.features[:cut]
         self.classifier = network.classifier if cut == WHOLE else None
         self.register_buffer("mean", 255.0 * torch.tensor(_MEAN).view(1, 3, 1, 1))

@@ -5,8 +5,8 @@ ONNX Runtime's quantiser inserts the Q/DQ pairs; what is special here:
 * the uint8 pixels *are* the first convolution's quantised input. Mean and standard deviation go
   into its weights and bias, so nothing is cast, subtracted or quantised at full resolution; with
   that in the graph, INT8 is slower than fp32 on small inputs;
-* the pool and everything behind it stay fp32: it costs nothing, and the classifier's confidence
-  and the heads bear no rounding;
+* the pool and the heads stay fp32: they cost nothing and bear no rounding. The classifier behind
+  the pool is a block like the others: its weights are a third of the file;
 * any block of the network can be kept in fp32, see ``export.int8``.
 
 ``symmetric`` makes the form that TensorRT takes: int8 with zero point 0, fp32 bias, float pixels.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,13 @@ from export.fuse import finished, parse
 from export.tidy import fold_division, in_order, initializers, metadata_of, replace_tensor
 from model_store.errors import UsageError
 
-__all__ = ["Calibration", "calibrate"]
+__all__ = ["Calibration", "calibrate", "calibrated"]
 
 #: Operators that run on whole numbers; all else is so short that converting costs more.
-_OPERATORS = ["Conv", "Add", "Clip"]
+_OPERATORS = ["Conv", "Add", "Clip", "Gemm"]
 
 _BLOCK = re.compile(r"\bblocks\.(\d+)\.")
+_CLASSIFIER = re.compile(r"\bclassifier\.")
 _PIXELS = "prefix/pixels"
 
 
@@ -54,8 +55,31 @@ class Calibration:
     blocks: dict[str, tuple[str, ...]]
     zero_point: int
 
-    def quantized(self, blocks: Collection[str], *, symmetric: bool = False) -> bytes:
-        """Return the engine with these blocks in INT8, the others in fp32."""
+    @property
+    def named_ranges(self) -> dict[str, tuple[float, float]]:
+        """Ranges of the blocks' tensors under names that another export of the network shares."""
+        names = _lasting_names(self.model)
+        inside = {name for nodes in self.blocks.values() for name in nodes}
+        tensors = {
+            tensor
+            for node in self.model.graph.node
+            if node.name in inside
+            for tensor in (node.input[0], *node.output)
+        }
+        ends = {tensor: self.ranges[tensor].range_value for tensor in sorted(tensors)}
+        return {names[tensor]: (low.item(), high.item()) for tensor, (low, high) in ends.items()}
+
+    def quantized(
+        self, blocks: Collection[str], *, symmetric: bool = False, seven_bits: bool = False
+    ) -> bytes:
+        """Return the engine with these blocks in INT8, the others in fp32.
+
+        Args:
+            blocks: names, keys of ``self.blocks``.
+            symmetric: the form that TensorRT takes.
+            seven_bits: of the weights only; then sums of two products fit in 16 bits, and
+                processors without instructions for 8-bit dot products get the same results.
+        """
         from onnxruntime.quantization import QuantType
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
@@ -70,7 +94,7 @@ class Calibration:
         quantizer = QDQQuantizer(
             onnx.ModelProto.FromString(self.model.SerializeToString()),
             True,  # per channel
-            False,  # all eight bits
+            seven_bits,
             QuantType.QInt8,
             QuantType.QInt8 if symmetric else QuantType.QUInt8,
             self.ranges,
@@ -107,12 +131,45 @@ def calibrate(engine: bytes, pictures: NDArray[np.uint8]) -> Calibration:
     Raises:
         UsageError: there are no pictures, or the engine is not of a form that can be quantised.
     """
-    from onnxruntime.quantization import CalibrationMethod
-    from onnxruntime.quantization.calibrate import create_calibrator
-
     if len(pictures) == 0:
         raise UsageError("There are no pictures to calibrate with; name some: --calibration DIR.")
     model, zero_point = _fold_pixels(fold_division(parse(engine)))
+    return _calibration(model, _measured(model, pictures), zero_point)
+
+
+def calibrated(engine: bytes, ranges: Mapping[str, Sequence[float]]) -> Calibration:
+    """Return a calibration with ranges that are known already.
+
+    Args:
+        engine: fp32, from ``export.fuse``.
+        ranges: least and greatest value by name, from ``Calibration.named_ranges``.
+
+    Raises:
+        UsageError: a tensor has no range, or the engine is not of a form that can be quantised.
+    """
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
+
+    model, zero_point = _fold_pixels(fold_division(parse(engine)))
+    known = {
+        tensor: (np.float32(ranges[name][0]), np.float32(ranges[name][1]))
+        for tensor, name in _lasting_names(model).items()
+        if name in ranges
+    }
+    calibration = _calibration(model, TensorsData(CalibrationMethod.MinMax, known), zero_point)
+    inside = {name for nodes in calibration.blocks.values() for name in nodes}
+    for node in model.graph.node:
+        if node.name in inside and not {node.input[0], *node.output} <= known.keys():
+            raise UsageError(
+                f"The ranges of {node.name} ({node.output[0]}) are not among the {len(ranges)} "
+                "known ones; calibrate with pictures."
+            )
+    return calibration
+
+
+def _measured(model: Any, pictures: NDArray[np.uint8]) -> Any:
+    from onnxruntime.quantization import CalibrationMethod
+    from onnxruntime.quantization.calibrate import create_calibrator
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "engine.onnx"
         path.write_bytes(model.SerializeToString())
@@ -125,10 +182,32 @@ def calibrate(engine: bytes, pictures: NDArray[np.uint8]) -> Calibration:
         calibrator.collect_data(_Pictures(pictures))
         ranges = calibrator.compute_data()
         del calibrator  # its session holds the file open
+    return ranges
+
+
+def _calibration(model: Any, ranges: Any, zero_point: int) -> Calibration:
     # The quantiser asks for shapes, and for a sign that somebody inferred them.
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
     onnx.helper.set_model_props(model, {**metadata_of(model), "onnx.infer": "adacompress"})
     return Calibration(model, ranges, _blocks(model), zero_point)
+
+
+def _lasting_names(model: Any) -> dict[str, str]:
+    """Return names of tensors that do not hang on how an exporter numbers them.
+
+    What a layer with weights makes is called like the weights, what others make like their last
+    input and themselves.
+    """
+    constants, names = initializers(model), {_PIXELS: "pixels"}
+    for node in model.graph.node:
+        weights = [name for name in node.input if name in constants and name.endswith(".weight")]
+        above = [names[name] for name in node.input if name in names]
+        for output in node.output:
+            if weights:
+                names.setdefault(output, weights[0].removeprefix("prefix/").removesuffix(".weight"))
+            else:
+                names.setdefault(output, f"{above[-1] if above else ''}/{node.op_type}")
+    return names
 
 
 class _Pictures:
@@ -194,6 +273,9 @@ def _blocks(model: Any) -> dict[str, tuple[str, ...]]:
             blocks.setdefault(current, []).append(node.name)
     if not blocks:
         raise UsageError("The engine has no blocks that could be quantised.")
+    for node in model.graph.node:
+        if node.op_type == "Gemm" and any(map(_CLASSIFIER.search, node.input)):
+            blocks["classifier"] = [node.name]
     return {name: tuple(nodes) for name, nodes in blocks.items()}
 
 

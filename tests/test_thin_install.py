@@ -70,7 +70,7 @@ MOST_MEGABYTES = 90
 class _Prefix(nn.Module):
     """The smallest thing that has a prefix's shape: colour means on a coarse grid."""
 
-    cut, side, confidence = 1, 32, False
+    cut, side, confidence, precision = 1, 32, False, "fp32"
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         pixels = image.permute(0, 3, 1, 2).to(torch.float32) / 255.0

@@ -21,11 +21,12 @@ from edge_sdk.parcel import Packer
 from edge_sdk.policy import OperatingPoint
 from edge_sdk.preprocess import SPEC, spec_sha256, to_input
 from edge_sdk.probe import expectation
-from export.fuse import export_prefix, export_probe, fuse
+from export.fuse import export_probe, fuse
 from export.network import FactoredHead, Prefix
 from model_store import Draft, Store
 from training import assets
-from training.learn.sizes import SIDES
+from training.learn.backbone import backbone
+from training.learn.sizes import DEFAULT, SIZES, load_sized
 from training.learn.start import built_in
 
 InTurns = Callable[..., dict[str, float]]
@@ -54,23 +55,23 @@ class Silent:
 
 @pytest.fixture(scope="module")
 def engines(mobilenet: Path) -> dict[str, OnnxEngine]:
-    return {f"{name} ({side} px)": _engine(mobilenet, side) for name, side in SIDES.items()}
+    kinds = [(name, "int8") for name in SIZES] + [(DEFAULT, "fp32")]
+    return {f"{name} {kind}": _engine(load_sized(name, precision=kind)) for name, kind in kinds}
 
 
-def _engine(weights: Path, side: int) -> OnnxEngine:
-    prefix = Prefix(weights, side=side, confidence=True)
+def _engine(prefix: Prefix) -> OnnxEngine:
     head = FactoredHead(prefix.dimension, FULL)
-    return OnnxEngine(fuse(export_prefix(prefix, assets.cache_dir() / "prefix"), head, FULL))
+    return OnnxEngine(fuse(backbone(prefix, assets.cache_dir() / "prefix"), head, FULL))
 
 
 @pytest.fixture(scope="module")
 def store(mobilenet: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store with the agent that learning starts from: whole prefix, probe and all."""
-    prefix = Prefix(mobilenet, confidence=True)
+    prefix = load_sized(DEFAULT)
     start = built_in(prefix, FULL)
     assert start.static is not None
     assert start.probe is not None
-    engine = fuse(export_prefix(prefix, assets.cache_dir() / "prefix"), start.static, FULL)
+    engine = fuse(backbone(prefix, assets.cache_dir() / "prefix"), start.static, FULL)
     draft = Draft(
         algorithm="bandit",
         ladder=[rung.as_dict() for rung in FULL],
@@ -137,7 +138,7 @@ def test_device_path(
 
     work: dict[str, Callable[[], object]] = {
         "resize to 224": lambda: to_input(picture, 224),
-        "resize to 96": lambda: to_input(picture, 96),
+        "resize to 64": lambda: to_input(picture, 64),
         **{f"decision, {name} engine": decision(engine) for name, engine in engines.items()},
         "decision, up to 4 looks": lambda: agent.decide(
             picture, Packer(Picture(picture), CAPABILITIES).candidate

@@ -112,7 +112,9 @@ def test_an_empty_or_broken_store_serves_at_the_reference(
 
 
 def test_a_store_folder_that_is_not_there_serves_at_the_reference(device: Any) -> None:
-    config = replace(device.config(), store=device.folder / "nothing", folder=None)
+    config = replace(
+        device.config(), store=device.folder / "nothing", folder=None, cold_start=False
+    )
     with EdgeClient(config) as client:
         assert client.process(device.picture()).fallback == "no-agent"
     assert (device.folder / "nothing-device" / "memory.sqlite").exists()

@@ -195,9 +195,9 @@ def test_scales_made_once_give_the_same_files(
     resized: list[tuple[int, int]] = []
     resize = Image.Image.resize
 
-    def counted(image: Image.Image, size: tuple[int, int], *rest: Any) -> Image.Image:
+    def counted(image: Image.Image, size: tuple[int, int], *rest: Any, **how: Any) -> Image.Image:
         resized.append(size)
-        return resize(image, size, *rest)
+        return resize(image, size, *rest, **how)
 
     monkeypatch.setattr(Image.Image, "resize", counted)
     scales = Scales(photo)

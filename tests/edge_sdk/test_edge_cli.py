@@ -30,6 +30,7 @@ def photos(device: Any, tmp_path: Path) -> Path:
 def options(device: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The options of a run at a fake service, without an agent."""
     monkeypatch.setitem(backends._registered, "fake", lambda spec: device.service)
+    monkeypatch.setenv("ADACOMPRESS_COLD_START", "false")
     return ["--backend", "fake://host", "--store", str(tmp_path / "agents")]
 
 

@@ -36,11 +36,11 @@ def test_shrinking_is_antialiased() -> None:
     assert np.abs(made - 127.5).max() < 30
 
 
-def test_the_shortcut_for_large_pictures_is_close_to_the_plain_filter(photo: Image.Image) -> None:
+def test_the_sample_of_a_large_picture_is_close_to_the_plain_filter(photo: Image.Image) -> None:
     large = photo.resize((1600, 1200), Image.Resampling.BICUBIC)
     plain = large.resize((96, 96), Image.Resampling.BILINEAR)
     difference = np.abs(to_input(large, 96)[0].astype(int) - np.asarray(plain, int))
-    assert difference.mean() < 1.0
+    assert difference.mean() < 4.0
 
 
 def test_only_rgb_goes_in() -> None:
@@ -57,4 +57,4 @@ def test_the_hash_stands_for_the_spec(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_engines_in_the_field_know_this_hash() -> None:
     # It changes only together with what to_input does; every published engine is void then.
-    assert spec_sha256() == "7f6b3cd2c083c159a1831d7c09c875e76768c48229450141bcaa731b5cc7f2a3"
+    assert spec_sha256() == "faaa96a5627fb59455a0e720a9ef706474193bc6fdc9633809d21efe9617e994"

@@ -34,6 +34,7 @@ class StandIn(nn.Module):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.cut, self.side, self.confidence, self.classifier = 1, 16, False, None
+        self.precision = "fp32"
 
     @property
     def dimension(self) -> int:

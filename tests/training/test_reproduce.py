@@ -92,6 +92,7 @@ class Small(nn.Module):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.cut, self.side, self.confidence, self.classifier = 1, 16, False, None
+        self.precision = "fp32"
         self.blocks = nn.Sequential(nn.Conv2d(3, 12, 4, stride=4), nn.ReLU())
         self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
         self.register_buffer("std", torch.full((1, 3, 1, 1), 255.0))

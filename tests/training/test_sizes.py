@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from model_store.errors import UsageError
-from training.learn.sizes import SIDES, decision_ms, largest_within
+from training.learn.sizes import SIZES, decision_ms, largest_within
 
 COST = {"tiny": 1.0, "small": 2.0, "full": 5.0}
 
@@ -16,7 +16,7 @@ COST = {"tiny": 1.0, "small": 2.0, "full": 5.0}
     ("budget", "name"), [(1.0, "tiny"), (1.9, "tiny"), (2.0, "small"), (99.0, "full")]
 )
 def test_the_largest_engine_within_the_budget_is_taken(budget: float, name: str) -> None:
-    assert list(SIDES) == list(COST)
+    assert list(SIZES) == list(COST)
     assert largest_within(budget, COST.__getitem__) == name
 
 

@@ -18,8 +18,8 @@ from training import assets
 from training.cloud.zoo import MODELS
 from training.job import Job, open_run
 from training.learn.coldstart import cold_start
-from training.learn.features import load_prefix
 from training.learn.fit import MAX_PROBES, Goal, Labelled
+from training.learn.sizes import DEFAULT, load_sized
 from training.photos import View, readable, split_rows, views
 from training.progress import Stages
 
@@ -91,7 +91,7 @@ def _command(arguments: argparse.Namespace) -> int:
         max_probes=arguments.max_probes,
         seed=arguments.seed,
     )
-    prefix = load_prefix(confidence=True)
+    prefix = load_sized(DEFAULT)
     every = _answered(prefix, pictures, LADDERS[arguments.ladder], arguments, stages)
     groups = every[0].table.groups
     training = round(TRAIN_SHARE * len(set(groups)))

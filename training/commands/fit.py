@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from edge_sdk.agreement import ANY_HIT
 from edge_sdk.folder import find_pictures
 from edge_sdk.ladder import LADDERS, Ladder
-from export.network import Prefix
+from export.network import PRECISIONS, Prefix
 from export.publish import publish_run
 from export.run import TrainingRun
 from model_store import Manifest, Store
@@ -25,10 +26,9 @@ from training.commands.options import add_noise, add_service, open_job
 from training.job import Job, open_run
 from training.learn.calibrate import images_needed
 from training.learn.coldstart import start_from
-from training.learn.features import load_prefix
 from training.learn.fit import MAX_PROBES, Goal, Labelled, acquire, choices, fit_bandit, fit_dqn
 from training.learn.heads import NO_START, Start
-from training.learn.sizes import DEFAULT, SIDES, decision_ms, largest_within
+from training.learn.sizes import DEFAULT, SIZES, decision_ms, largest_within, load_sized
 from training.learn.start import built_in
 from training.measure.fit_report import FitReport
 from training.measure.noise import NEIGHBOURS, Noise, measure_noise, sample
@@ -103,7 +103,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
         "--engine-size",
-        choices=tuple(SIDES),
+        choices=tuple(SIZES),
         default=DEFAULT,
         help="what a decision may cost the device (default: %(default)s)",
     )
@@ -112,6 +112,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=float,
         metavar="MS",
         help="take the largest engine whose decision takes no longer on one core of this machine",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="of the engine: int8 for a device's CPU (default), fp32 for a GPU and for dqn",
     )
     parser.add_argument(
         "--views", type=int, default=1, metavar="N", help="views of each photo: whole, then crops"
@@ -134,13 +139,12 @@ def _command(arguments: argparse.Namespace) -> int:
     pictures = views(paths, arguments.views, long_side=None, seed=arguments.seed)
     default = "paper" if arguments.algorithm == "dqn" else "full"
     ladder = arguments.ladder or default
-    side = _side(arguments, pictures[0], stages)
+    prefix = _prefix(arguments, pictures[0], stages)
     with open_job(arguments, run, stages) as job:
         noise = _noise(job, pictures, goal, arguments.noise)
         if arguments.algorithm == "dqn":
-            learned = _learn_dqn(job, load_prefix(side=side), pictures, ladder, goal)
+            learned = _learn_dqn(job, prefix, pictures, ladder, goal)
         else:
-            prefix = load_prefix(side=side, confidence=True)
             calls = None if arguments.answers == "grid" else SAMPLED_CALLS
             start = _start(arguments)
             learned = _learn(job, prefix, pictures, ladder, goal, calls=calls, start=start)
@@ -163,20 +167,19 @@ def _command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _side(arguments: argparse.Namespace, picture: View, stages: Stages) -> int:
-    """Return the input side of the engine that was asked for, or that the budget allows."""
+def _prefix(arguments: argparse.Namespace, picture: View, stages: Stages) -> Prefix:
+    """Return the prefix of the engine that was asked for, or that the budget allows."""
+    paper = arguments.algorithm == "dqn"
+    precision: str = arguments.precision or ("fp32" if paper else "int8")
+    opened = partial(load_sized, precision=precision, confidence=not paper)
     budget: float | None = arguments.device_budget_ms
     if budget is None:
-        return SIDES[arguments.engine_size]
+        return opened(arguments.engine_size)
     image = picture.open()
-
-    def cost_ms(name: str) -> float:
-        return decision_ms(load_prefix(side=SIDES[name], confidence=True), image)
-
     with stages.stage("timing engines"):
-        name = largest_within(budget, cost_ms)
+        name = largest_within(budget, lambda size: decision_ms(opened(size), image))
     stages.say(f"engine size: {name}")
-    return SIDES[name]
+    return opened(name)
 
 
 def _noise(job: Job, pictures: list[View], goal: Goal, count: int) -> Noise | None:

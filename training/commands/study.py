@@ -21,8 +21,8 @@ from training.commands.fit import DOUBTFUL_CALLS, SAMPLED_CALLS, TRAIN_SHARE
 from training.commands.options import add_failures, add_service, open_job
 from training.job import Job, accepted, open_run
 from training.labels.table import AnswerTable, concatenate
-from training.learn.features import load_prefix
 from training.learn.fit import MAX_PROBES, Goal, Labelled, choices, goals_of, policy_of
+from training.learn.sizes import DEFAULT, load_sized
 from training.learn.start import built_in
 from training.measure.comparison import Answers, compare_with_baselines
 from training.measure.confidence import by_confidence
@@ -86,7 +86,7 @@ def _command(arguments: argparse.Namespace) -> int:
     pictures = views(paths, 1, long_side=None, seed=arguments.seed)
     _sizes(arguments.photos, len(pictures))  # before anything is paid
     with open_job(arguments, run, stages) as job:
-        prefixes = load_prefix(confidence=True), load_prefix()
+        prefixes = load_sized(DEFAULT), load_sized(DEFAULT, confidence=False)
         plan = _plan(arguments, prefixes[0])
         everything = _everything(job, prefixes[0], pictures, plan)
         counts = _sizes(arguments.photos, len(everything.table))

@@ -27,10 +27,11 @@ from training import assets
 from training.cameras import thermal_camera
 from training.demo.replay import Diary, LateRetrainer, World, play
 from training.job import Job
-from training.learn.features import extract, load_prefix
+from training.learn.features import extract
 from training.learn.fit import Goal, fit_bandit
 from training.learn.heads import scores
 from training.learn.operating import expected_point
+from training.learn.sizes import DEFAULT, load_sized
 from training.photos import View, readable, split_by_photo, views
 from training.progress import Stages
 
@@ -303,7 +304,7 @@ def _ready(
 ) -> Ready:
     by_day, by_night = _photos(sizes, stages, images, night, seed)
     with stages.stage("loading MobileNetV2"):
-        prefix = load_prefix(confidence=True)
+        prefix = load_sized(DEFAULT)
     goal = Goal(backend=job.backend.name, target=target, scenery=NIGHT, seed=seed, max_probes=0)
     train, held = (
         job.labelled(prefix, part, FULL, f"{name} photos")

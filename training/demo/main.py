@@ -20,8 +20,9 @@ from training.demo.plan import Plan
 from training.demo.stream import Stream, WaitingRetrainer, run_stream
 from training.job import Job, accepted, open_run
 from training.learn.dqn import PaperParameters
-from training.learn.features import Features, load_prefix
+from training.learn.features import Features
 from training.learn.fit import Goal, Labelled, fit_bandit, fit_dqn
+from training.learn.sizes import DEFAULT, load_sized
 from training.measure.recognition import with_metrics
 from training.progress import Stages
 
@@ -79,7 +80,7 @@ def _main_line(
     plan: Plan, goal: Goal, photos: Photos, job: Job, stages: Stages, command: str
 ) -> story.Told:
     with stages.stage("loading MobileNetV2"):
-        prefix, plain = load_prefix(confidence=True), load_prefix()
+        prefix, plain = load_sized(DEFAULT), load_sized(DEFAULT, confidence=False)
     both = tuple(dict.fromkeys((*FULL, *PAPER)))
     train, held, test = (
         job.labelled(prefix, views, both, f"{name} photos", look_at=FULL)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from export.fuse import export_prefix
 from training import assets
 from training.cloud.models import open_model
-from training.learn.features import load_prefix
+from training.learn.backbone import backbone
+from training.learn.sizes import DEFAULT, load_sized
 
 __all__ = ["prepare"]
 
@@ -18,4 +18,4 @@ def prepare(model: str) -> None:
     """
     open_model(model)
     for confidence in (True, False):
-        export_prefix(load_prefix(confidence=confidence), assets.cache_dir() / "prefix")
+        backbone(load_sized(DEFAULT, confidence=confidence), assets.cache_dir() / "prefix")

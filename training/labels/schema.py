@@ -16,6 +16,9 @@ __all__ = ["VERSION", "open_tables", "pixels_text"]
 
 VERSION = 2
 
+#: What ``edge_sdk.codec.Scales`` scales with. Keys without it are of Lanczos: other pixels.
+_FILTER = "hamming"
+
 # Rows are numbered in the order of buying: a clock may be set back, a number may not.
 _TABLE = """
 CREATE TABLE answers (
@@ -64,7 +67,8 @@ def open_tables(connection: sqlite3.Connection, path: str) -> None:
 def pixels_text(rung: Rung) -> str:
     """Return the key's column for a rung: what of it decides the pixels."""
     quality, scale, subsampling, *tables = rung.pixels
-    return json.dumps([quality, float(scale), subsampling, *tables])
+    filtered = [_FILTER] if scale < 1.0 else []
+    return json.dumps([quality, float(scale), subsampling, *tables, *filtered])
 
 
 def _bring_up_to_date(connection: sqlite3.Connection) -> None:

@@ -16,12 +16,12 @@ from edge_sdk.codec import Scales, encode, load
 from edge_sdk.ladder import Ladder, Rung
 from edge_sdk.palette import palette_of
 from edge_sdk.preprocess import to_input
-from export.fuse import export_prefix
 from export.network import WHOLE, Prefix
 from model_store.errors import EnvironmentMissing, UsageError
 from training import assets
 from training.labels.ledger import picture_key
 from training.labels.schema import pixels_text
+from training.learn.backbone import backbone
 from training.learn.feature_cache import FeatureCache, identity
 from training.photos import View
 
@@ -62,7 +62,12 @@ class Features:
 
 
 def load_prefix(
-    weights: str = "auto", *, cut: int = WHOLE, side: int = 224, confidence: bool = False
+    weights: str = "auto",
+    *,
+    cut: int = WHOLE,
+    side: int = 224,
+    confidence: bool = False,
+    precision: str = "fp32",
 ) -> Prefix:
     """Return MobileNetV2's prefix with the official ImageNet weights.
 
@@ -72,6 +77,7 @@ def load_prefix(
         cut: blocks kept, 1 to 19.
         side: input side in pixels.
         confidence: append the statistics of MobileNetV2's own classifier.
+        precision: ``int8`` or ``fp32``, in which the features are computed, here and on devices.
 
     Raises:
         EnvironmentMissing: the weights are neither installed nor reachable.
@@ -85,7 +91,7 @@ def load_prefix(
             raise
         path = None
     try:
-        return Prefix(path, cut=cut, side=side, confidence=confidence)
+        return Prefix(path, cut=cut, side=side, confidence=confidence, precision=precision)
     except OSError as error:  # urllib's errors are OSErrors
         raise EnvironmentMissing(
             f"MobileNetV2's weights are not installed and cannot be downloaded ({error}); run "
@@ -174,8 +180,8 @@ _ORIGINAL = ""
 class _Eye:
     """The prefix as devices run it, and what it saw before.
 
-    On ONNX Runtime: several times faster than torch on a CPU. That torch agrees is what the parity
-    gate proves, with the torch prefix and the inputs kept.
+    On ONNX Runtime: several times faster than torch on a CPU. That torch agrees with a prefix in
+    fp32 is what the parity gate proves, with the torch prefix and the inputs kept.
     """
 
     def __init__(self, prefix: Prefix, cache: FeatureCache | None) -> None:
@@ -183,7 +189,7 @@ class _Eye:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # pictures go through in parallel instead
-        model = export_prefix(prefix, assets.cache_dir() / "prefix")
+        model = backbone(prefix, assets.cache_dir() / "prefix")
         providers = ["CPUExecutionProvider"]
         self._session = onnxruntime.InferenceSession(model, options, providers=providers)
         self._side, self._cache, self._identity = prefix.side, cache, identity(model)

@@ -17,13 +17,13 @@ from edge_sdk.engine import Scores
 from edge_sdk.ladder import Ladder
 from edge_sdk.policy import OperatingPoint
 from edge_sdk.scenery import Signature
-from export.fuse import export_prefix
 from export.network import CONFIDENCE, Prefix
 from export.run import Head, TrainingRun
 from model_store.errors import UsageError
 from training import assets
 from training.labels.sampling import stratified
 from training.labels.table import AnswerTable
+from training.learn.backbone import backbone
 from training.learn.bandit import FitReport
 from training.learn.calibrate import Observe, design_effect
 from training.learn.contest import Contest
@@ -321,7 +321,7 @@ def run_of(
     """
     features = train.features
     return TrainingRun(
-        prefix=export_prefix(prefix, assets.cache_dir() / "prefix"),
+        prefix=backbone(prefix, assets.cache_dir() / "prefix"),
         head=head,
         ladder=train.table.ladder,
         operating_point=point,
@@ -332,7 +332,12 @@ def run_of(
 
 
 def _expected(prefix: Prefix, head: Head, features: Features) -> Scores:
-    """Score the parity pictures with the torch network itself, prefix included."""
+    """Score the parity pictures with the torch network itself, with its prefix if that is fp32.
+
+    One of whole numbers exists as ONNX alone: what it says is what was learnt from.
+    """
+    if prefix.precision != "fp32":
+        return scores(head, features.values[features.rows])
     with torch.inference_mode():
         return scores(head, prefix(torch.from_numpy(features.inputs)).numpy())
 
@@ -368,6 +373,7 @@ def _facts(
                 "network": "mobilenet_v2",
                 "cut": prefix.cut,
                 "side": prefix.side,
+                "precision": prefix.precision,
                 "confidence": CONFIDENCE if prefix.confidence else 0,
             },
         },

@@ -1,9 +1,9 @@
 """Engines of three sizes: what a decision may cost on a device.
 
-All keep the whole of MobileNetV2 and shrink its input. In trials on 150 photos an engine cut short
-(at blocks 4 to 14, any input) chose no better than one fixed rung did: what tells how much
-compression a picture bears is how sure the network's own classifier is, and that needs all of it.
-At 64 pixels a side the classifier is no longer sure of anything.
+The larger two keep the whole of MobileNetV2. What tells how much compression a picture bears is
+how sure the network's own classifier is; an engine cut short (at blocks 4 to 14, any input) has
+none, and in trials it learnt little more than which one rung to send. That is what the smallest is
+for: it costs less than the encoding, and its agent is re-trained and watched like any other.
 """
 
 from __future__ import annotations
@@ -11,25 +11,58 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from PIL import Image
 
 from edge_sdk.engine import open_session
 from edge_sdk.preprocess import to_input
-from export.fuse import export_prefix
-from export.network import Prefix
+from export.network import WHOLE, Prefix
 from model_store.errors import UsageError
 from training import assets
+from training.learn.backbone import backbone
+from training.learn.features import load_prefix
 
-__all__ = ["DEFAULT", "SIDES", "decision_ms", "largest_within"]
+__all__ = ["DEFAULT", "SIZES", "Size", "decision_ms", "largest_within", "load_sized"]
 
-#: Engine size -> input side in pixels, cheapest first.
-SIDES: Mapping[str, int] = {"tiny": 96, "small": 160, "full": 224}
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """An engine's prefix.
+
+    Attributes:
+        cut: blocks of MobileNetV2 that are kept.
+        side: input side in pixels.
+    """
+
+    cut: int
+    side: int
+
+
+#: Engine sizes, cheapest first.
+SIZES: Mapping[str, Size] = {
+    "tiny": Size(7, 64),
+    "small": Size(WHOLE, 160),
+    "full": Size(WHOLE, 224),
+}
 
 DEFAULT = "full"
 
 #: Decisions timed, after one that is not.
 _TIMED = 9
+
+
+def load_sized(name: str, *, precision: str = "int8", confidence: bool = True) -> Prefix:
+    """Return the prefix of an engine size.
+
+    Args:
+        name: one of ``SIZES``.
+        precision: ``int8`` or ``fp32``.
+        confidence: append the classifier's confidence where the prefix has a classifier.
+    """
+    size = SIZES[name]
+    sure = confidence and size.cut == WHOLE
+    return load_prefix(cut=size.cut, side=size.side, confidence=sure, precision=precision)
 
 
 def decision_ms(
@@ -42,7 +75,7 @@ def decision_ms(
         image: a typical picture, RGB.
         clock: seconds that only grow.
     """
-    session = open_session(export_prefix(prefix, assets.cache_dir() / "prefix"))
+    session = open_session(backbone(prefix, assets.cache_dir() / "prefix"))
     seconds = []
     for _ in range(1 + _TIMED):
         begun = clock()
@@ -62,7 +95,7 @@ def largest_within(budget_ms: float, cost_ms: Callable[[str], float]) -> str:
         UsageError: not even the smallest is that fast.
     """
     took = 0.0
-    for name in reversed(tuple(SIDES)):
+    for name in reversed(tuple(SIZES)):
         took = cost_ms(name)
         if took <= budget_ms:
             return name
