@@ -24,7 +24,7 @@ from edge_sdk.backends.baidu import VERSION_HEADER
 from edge_sdk.backends.base import Box, Capabilities, Label, Recognition
 from edge_sdk.backends.http import HttpClient, Reply
 from edge_sdk.backends.keys import Keys, address, for_header
-from edge_sdk.backends.limits import check_limits
+from edge_sdk.backends.limits import check_upload, media_type
 from edge_sdk.backends.parsing import best_first, box, dialect, score, text
 from edge_sdk.backends.prices import price
 from edge_sdk.backends.spec import Spec, is_loopback
@@ -45,12 +45,12 @@ PREDICTIONS_PATH = "/predictions/"
 PING_PATH = "/ping"
 
 #: ``max_request_size`` is 6,553,500 bytes unless the server is told otherwise. Sides are limited by
-#: the file format alone.
+#: the file format alone. TorchServe's own image handlers open whatever Pillow opens.
 CAPABILITIES = Capabilities(
     max_bytes=6_553_500,
     min_side=1,
     max_side=65_535,
-    formats=("JPEG", "PNG"),
+    formats=("JPEG", "PNG", "WEBP"),
     encoding="raw",
     boxes=True,
     price_usd=price("torchserve"),
@@ -118,13 +118,13 @@ class TorchServeBackend:
         return f"TorchServeBackend({self.name!r})"
 
     def recognize(self, jpeg: bytes) -> Recognition:
-        """Upload one JPEG file and return the labels, best first, a detector's with boxes.
+        """Upload one file and return the labels, best first, a detector's with boxes.
 
         Raises:
             BackendError: one of the leaves in ``edge_sdk.errors``, with TorchServe's type and
                 message.
         """
-        size = check_limits(jpeg, self.capabilities, self.name)
+        size = check_upload(jpeg, self.capabilities, self.name)
         keys = self._token()
         started = self._clock()
 
@@ -133,7 +133,7 @@ class TorchServeBackend:
                 raise self._refusal(reply, keys)
             return reply
 
-        headers = {"Content-Type": "image/jpeg", **_authorization(keys)}
+        headers = {"Content-Type": media_type(jpeg), **_authorization(keys)}
         reply = self._http.post(PREDICTIONS_PATH + self._path, read, data=jpeg, headers=headers)
         return Recognition(
             labels=self._labels(reply),

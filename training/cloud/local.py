@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from edge_sdk.backends import Spec, register
 from edge_sdk.backends.base import Capabilities, Recognition
-from edge_sdk.backends.limits import check_limits
+from edge_sdk.backends.limits import check_upload
 from edge_sdk.errors import BackendRejected, ImageError
 from training.cloud.models import Model, open_model
 
@@ -15,7 +15,7 @@ __all__ = ["LocalBackend", "open_local", "register_local"]
 
 
 class LocalBackend:
-    """The ``Backend`` of a model in this process; its request body is the JPEG file itself."""
+    """The ``Backend`` of a model in this process; its request body is the file itself."""
 
     def __init__(self, model: Model, clock: Callable[[], float] = time.monotonic) -> None:
         self.name = f"local:{model.name}"
@@ -23,6 +23,7 @@ class LocalBackend:
             max_bytes=20 * 1024 * 1024,
             min_side=1,
             max_side=16_384,
+            formats=("JPEG", "WEBP"),
             boxes=model.boxes,
             tells_version=True,
             price_usd=0.0,
@@ -36,9 +37,9 @@ class LocalBackend:
         """Return the model's labels, with their boxes if it is a detector.
 
         Raises:
-            BackendRejected: the bytes are no JPEG file, or outside the limits.
+            BackendRejected: the bytes are no JPEG or WebP file, or outside the limits.
         """
-        size = check_limits(jpeg, self.capabilities, self.name)
+        size = check_upload(jpeg, self.capabilities, self.name)
         started = self._clock()
         try:
             labels = self._model.answer(jpeg)
