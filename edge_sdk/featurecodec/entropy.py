@@ -214,7 +214,7 @@ class Context(Entropy):
         # What a decoded position adds to the sums of the next but one and of the next.
         onward = self._w1[rate][:, _ABOVE:].transpose(1, 0, 2).reshape(2 * hidden, -1)
         for row in range(height):
-            sums = np.empty((width + 2, hidden))
+            sums = np.zeros((width + 2, hidden))
             sums[:width] = _above(framed[row : row + 2], width) @ above + self._b1[rate]
             for column in range(width):
                 counts = self._counts[self._chosen(sums[column], rate)]
