@@ -206,7 +206,8 @@ def _check(session: Any, what: str, inputs: Mapping[str, tuple[str, list[int]]])
     found = {one.name: (one.type, list(one.shape)) for one in session.get_inputs()}
     wanted = {name: (f"tensor({kind})", shape) for name, (kind, shape) in inputs.items()}
     fits = found.keys() == wanted.keys() and all(
-        found[name] == (kind, [found[name][1][0], *shape]) and isinstance(found[name][1][0], str)
+        found[name] == (kind, [found[name][1][0], *shape])
+        and not isinstance(found[name][1][0], int)
         for name, (kind, shape) in wanted.items()
     )
     if not fits:
