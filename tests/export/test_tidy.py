@@ -54,10 +54,10 @@ def test_a_division_goes_into_the_weights_border_included() -> None:
         },
         [1, 3, 6, 6],
     )
-    short, x = fold_division(model), rng.normal(size=(1, 3, 6, 6)).astype(np.float32)
-    assert [node.op_type for node in short.graph.node] == ["Conv"]
-    assert "std" not in initializers(short)
-    np.testing.assert_allclose(_run(short, x), _run(model, x), atol=1e-5)
+    folded, x = fold_division(model), rng.normal(size=(1, 3, 6, 6)).astype(np.float32)
+    assert [node.op_type for node in folded.graph.node] == ["Conv"]
+    assert "std" not in initializers(folded)
+    np.testing.assert_allclose(_run(folded, x), _run(model, x), atol=1e-5)
 
 
 @pytest.mark.parametrize("divisor", [np.full((1, 3, 6, 6), 2.0), np.full((1, 1, 1, 6), 2.0)])
