@@ -2,6 +2,7 @@
 
 UsageError
 └── ImageError               a picture that cannot be read, or that no rung can encode
+    └── FeatureStreamError   a feature stream that is damaged, hostile or another codec's
 StoreError
 └── EngineError              an engine that cannot be loaded or does not keep its contract
 EnvironmentMissing
@@ -40,6 +41,7 @@ __all__ = [
     "ClosedError",
     "DroppedError",
     "EngineError",
+    "FeatureStreamError",
     "ImageError",
     "ProviderMissing",
 ]
@@ -47,6 +49,10 @@ __all__ = [
 
 class ImageError(UsageError):
     """A picture that cannot be read, or that no rung can encode."""
+
+
+class FeatureStreamError(ImageError):
+    """A feature stream that is damaged, hostile or another codec's; nothing was decoded."""
 
 
 class EngineError(StoreError):

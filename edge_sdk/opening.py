@@ -6,8 +6,10 @@ import importlib.util
 import logging
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edge_sdk.backends.base import Backend
+from edge_sdk.agent import Agent
+from edge_sdk.backends.base import Backend, Capabilities
 from edge_sdk.cache import Load
 from edge_sdk.config import AgentStore, EdgeConfig
 from edge_sdk.faults import Faults
@@ -16,12 +18,16 @@ from edge_sdk.retrain import ChildProcessRetrainer, Retrainer
 from edge_sdk.spool import Spool
 from model_store.errors import StoreError
 
+if TYPE_CHECKING:
+    from model_store import StoredAgent
+
 _log = logging.getLogger("edge_sdk.opening")
 
 __all__ = [
     "BUILT_IN",
     "default_retrainer",
     "loader",
+    "on_service",
     "open_backend",
     "open_memory",
     "open_spool",
@@ -107,3 +113,12 @@ def loader(config: EdgeConfig, store: AgentStore) -> Load:
         max_probes=config.max_probes,
         cache=Path(store.root) / "cache" / "tensorrt",
     )
+
+
+def on_service(load: Load, capabilities: Capabilities) -> Load:
+    """Return what builds agents that choose only what a service reads."""
+
+    def loaded(stored: StoredAgent) -> Agent:
+        return load(stored).on(capabilities)
+
+    return loaded

@@ -1,7 +1,8 @@
-"""What all tests share: a clean environment, a photo from a formula, an engine without torch."""
+"""What all tests share: a clean environment, a photo from a formula, engines without torch."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from edge_sdk.engine import SCHEMA
+from edge_sdk.featurecodec.artefact import SCHEMA as CODEC
+from edge_sdk.featurecodec.artefact import codec_id, encoder_metadata
 from edge_sdk.ladder import PAPER, Ladder
 from edge_sdk.preprocess import spec_sha256
+from edge_sdk.view import View
 
 # The tensors here are small: threads of torch's would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,6 +29,7 @@ hypothesis.settings.register_profile("adacompress", deadline=None)
 hypothesis.settings.load_profile("adacompress")
 
 MakeEngine = Callable[..., bytes]
+MakeCodec = Callable[..., dict[str, bytes]]
 
 
 @pytest.fixture(autouse=True)
@@ -118,3 +123,170 @@ def _engine(
     helper.set_model_props(model, {name: value for name, value in facts.items() if value})
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+#: Classes of the tiny classifier, in the order of its scores.
+COLOURS = ("red", "green", "blue", "cyan", "magenta", "yellow")
+_CODED, _POOL, _SIDE, _RATES, _LIMIT, _HIDDEN, _SCALES = 3, 8, 32, 3, 15, 4, 6
+
+
+@pytest.fixture(scope="session")
+def make_codec() -> MakeCodec:
+    """Make the files of a feature codec by their names in its folder, see :func:`_codec`."""
+    return _codec
+
+
+def _codec(
+    *,
+    kind: str = "factorised",
+    seed: int = 0,
+    document: Mapping[str, object] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    gain: float = 4.0,
+) -> dict[str, bytes]:
+    """Make a codec whose classifier names a picture's mean colour.
+
+    Args:
+        kind: of the entropy model, which is random.
+        seed: of it.
+        document: entries that replace those of ``codec.json``; None removes one.
+        metadata: entries that replace those of the encoder.
+        gain: steps of the coarsest rate between black and white, half of them on either side.
+    """
+    side = _SIDE // _POOL
+    shape, view = (_CODED, side, side), View(side=_SIDE, resized=_SIDE + 4)
+    gains = np.float32(gain) * 2.0 ** np.arange(_RATES).reshape(-1, 1, 1, 1)
+    mixed = np.concatenate([np.eye(3), 1.0 - np.eye(3)], axis=1) * 20.0
+    weights = {
+        "white": np.float32(255.0),
+        "half": np.float32(0.5),
+        "gains": np.broadcast_to(gains, (_RATES, _CODED, 1, 1)).astype(np.float32),
+        "low": np.float32(-_LIMIT),
+        "high": np.float32(_LIMIT),
+        "mixed": (mixed - mixed.mean(0)).astype(np.float32),
+        "places": np.array([2, 3]),
+        "same": np.eye(_CODED, dtype=np.float32)[:, :, None, None],
+    }
+    names = {"adacompress.names": json.dumps(COLOURS)}
+    look = [
+        helper.make_node("Cast", ["pixels"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("AveragePool", ["planes"], ["pool"], kernel_shape=[8, 8], strides=[8, 8]),
+        helper.make_node("Div", ["pool", "white"], ["share"]),
+        helper.make_node("Sub", ["share", "half"], ["centred"]),
+        helper.make_node("Conv", ["centred", "same"], ["features"]),
+    ]
+    answer = [
+        helper.make_node("ReduceMean", ["features", "places"], ["means"], keepdims=0),
+        helper.make_node("MatMul", ["means", "mixed"], ["scores"]),
+    ]
+    read = [
+        helper.make_node("Cast", ["integers"], ["steps"], to=TensorProto.FLOAT),
+        helper.make_node("Gather", ["gains", "rate"], ["gain"]),
+        helper.make_node("Div", ["steps", "gain"], ["features"]),
+    ]
+    quantise = [
+        helper.make_node("Mul", ["features", "gains"], ["exact"]),
+        helper.make_node("Round", ["exact"], ["rounded"]),
+        helper.make_node("Clip", ["rounded", "low", "high"], ["clipped"]),
+        helper.make_node("Cast", ["clipped"], ["integers"], to=TensorProto.INT8),
+    ]
+    show = [
+        helper.make_node("Add", ["features", "half"], ["share"]),
+        helper.make_node("Mul", ["share", "white"], ["planes"]),
+        helper.make_node("Transpose", ["planes"], ["float"], perm=[0, 2, 3, 1]),
+        helper.make_node("Cast", ["float"], ["image"], to=TensorProto.UINT8),
+    ]
+    sent = {"integers": (TensorProto.INT8, ["N", *shape]), "rate": (TensorProto.INT64, ["N"])}
+    scores = {"scores": (TensorProto.FLOAT, ["N", len(COLOURS)])}
+    described = {**encoder_metadata(view, shape), **(metadata or {})}
+    files = {
+        "encoder.onnx": _graph(
+            [*_reading(look, "view"), *quantise],
+            {"view": (TensorProto.UINT8, [1, _SIDE, _SIDE, 3])},
+            {"integers": (TensorProto.INT8, [_RATES, *shape])},
+            weights,
+            described,
+        ),
+        "classifier.onnx": _graph(
+            [*_reading(look, "image"), *answer],
+            {"image": (TensorProto.UINT8, ["N", _SIDE, _SIDE, 3])},
+            scores,
+            weights,
+            names,
+        ),
+        "tail.onnx": _graph([*read, *answer], sent, scores, weights, names),
+        "viewer.onnx": _graph(
+            [*read, *show],
+            sent,
+            {"image": (TensorProto.UINT8, ["N", side, side, 3])},
+            weights,
+            {},
+        ),
+        "entropy.npz": _entropy(kind, np.random.default_rng(seed)),
+    }
+    facts = {
+        "schema": CODEC,
+        "id": codec_id(files["encoder.onnx"], files["entropy.npz"]),
+        "classifier": {"name": "colours", "version": "colours@1"},
+        "cut": "features",
+        "prefix": "own",
+        "view": view.as_dict(),
+        "shape": [*shape],
+        "limit": _LIMIT,
+        "rates": _RATES,
+        "entropy": kind,
+        **(document or {}),
+    }
+    kept = {name: value for name, value in facts.items() if value is not None}
+    return {**files, "codec.json": json.dumps(kept).encode()}
+
+
+def _reading(nodes: Sequence[onnx.NodeProto], name: str) -> list[onnx.NodeProto]:
+    first = onnx.NodeProto.FromString(nodes[0].SerializeToString())
+    first.input[0] = name
+    return [first, *nodes[1:]]
+
+
+def _graph(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, tuple[int, list[int | str]]],
+    outputs: Mapping[str, tuple[int, list[int | str]]],
+    weights: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str],
+) -> bytes:
+    used = {name for node in nodes for name in node.input}
+    graph = helper.make_graph(
+        nodes,
+        "codec",
+        [helper.make_tensor_value_info(name, *kind) for name, kind in inputs.items()],
+        [helper.make_tensor_value_info(name, *kind) for name, kind in outputs.items()],
+        [numpy_helper.from_array(weights[name], name) for name in weights if name in used],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, dict(metadata))
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
+def _entropy(kind: str, rng: np.random.Generator) -> bytes:
+    symbols = 2 * _LIMIT + 1
+
+    def tables(*shape: int) -> np.ndarray:
+        shares = rng.dirichlet(np.full(symbols, 0.5), size=shape).reshape(-1, symbols)
+        counts = np.maximum(1, np.floor(shares * (65536 - symbols))).astype(np.int64)
+        counts[np.arange(len(counts)), counts.argmax(1)] += 65536 - counts.sum(1)
+        return counts.reshape(*shape, symbols).astype(np.uint32)
+
+    arrays = {"counts": tables(_RATES, _CODED)}
+    if kind == "context":
+        arrays |= {
+            "w1": rng.integers(-9000, 9000, (_RATES, _HIDDEN, _CODED, 12)).astype(np.int32),
+            "b1": rng.integers(-9000, 9000, (_RATES, _HIDDEN)),
+            "w2": rng.integers(-4000, 4000, (_RATES, 2 * _CODED, _HIDDEN)).astype(np.int32),
+            "b2": rng.integers(-3_000_000, 3_000_000, (_RATES, 2 * _CODED)),
+            "tables": tables(_SCALES, 8 * _LIMIT + 1),
+        }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()

@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = ("model_store", "edge_sdk", "export", "training")
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "tensorrt", "matplotlib", "scipy")
-#: What the store's extras bring, imported where it is needed alone.
-EXTRAS = ("cryptography", "fsspec", "aiohttp")
+#: What extras bring, imported where it is needed alone.
+EXTRAS = ("cryptography", "fsspec", "aiohttp", "constriction")
 STANDARD = sys.stdlib_module_names
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from PIL import Image
-
-from training.cloud.inputs import Input
+from edge_sdk.view import View
 
 __all__ = ["MODELS", "Entry"]
 
@@ -25,13 +23,13 @@ class Entry:
         boxes: it finds objects in the picture; otherwise it names the picture as a whole.
     """
 
-    input: Input
+    input: View
     boxes: bool = False
 
 
 def _lite(side: int) -> Entry:
     """EfficientNet-Lite: 32 pixels more than the side, bicubic, middle square (its own code)."""
-    return Entry(input=Input(side=side, resized=side + 32, filter=Image.Resampling.BICUBIC))
+    return Entry(input=View(side=side, resized=side + 32, filter="bicubic"))
 
 
 #: Model -> what it is. A model's weights are the asset of the same name.
@@ -40,13 +38,11 @@ MODELS: Mapping[str, Entry] = {
     "efficientnet-lite1": _lite(240),
     "efficientnet-lite2": _lite(260),
     # As torchvision states with these weights: 256, bilinear, middle 224.
-    "mobilenet-v2": Entry(input=Input(side=224, resized=256)),
+    "mobilenet-v2": Entry(input=View(side=224, resized=256)),
     # Caffe's way with its ImageNet models: squeezed to 256 x 256, middle 227.
-    "squeezenet": Entry(input=Input(side=227, resized=256, squeezed=True)),
+    "squeezenet": Entry(input=View(side=227, resized=256, squeezed=True)),
     # As the graph says: squeezed to 300 x 300, bilinear.
-    "ssd-mobilenet-v2": Entry(input=Input(side=300, resized=300, squeezed=True), boxes=True),
+    "ssd-mobilenet-v2": Entry(input=View(side=300, resized=300, squeezed=True), boxes=True),
     # As the package of these weights does: squeezed, by Pillow's default filter.
-    "dog-breeds": Entry(
-        input=Input(side=160, resized=160, squeezed=True, filter=Image.Resampling.BICUBIC)
-    ),
+    "dog-breeds": Entry(input=View(side=160, resized=160, squeezed=True, filter="bicubic")),
 }

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from training.cloud.inputs import Input
+from edge_sdk.view import View
+from model_store.errors import UsageError
 from training.cloud.zoo import MODELS
 
 SHAPES = [(640, 480), (480, 640), (15, 15), (1000, 20), (224, 224), (1, 1)]
@@ -36,7 +40,7 @@ def test_no_shape_leaves_the_square_unfilled(
 ) -> None:
     white = Image.new("RGB", (width, height), "white")
 
-    pixels = Input(side=side, resized=side + margin).pixels(white)
+    pixels = View(side=side, resized=side + margin).pixels(white)
 
     assert np.all(pixels == 255)  # a crop beyond the border would be black there
 
@@ -45,7 +49,7 @@ def test_the_model_sees_the_middle_square_at_its_own_scale() -> None:
     photo = Image.new("RGB", (512, 256), "red")
     photo.paste("blue", (256 - 112, 16, 256 + 112, 240))  # 224 of 256 pixels of the short side
 
-    pixels = Input(side=224, resized=256).pixels(photo)
+    pixels = View(side=224, resized=256).pixels(photo)
 
     assert np.all(pixels[2:-2, 2:-2] == (0, 0, 255))
 
@@ -54,7 +58,38 @@ def test_a_squeezed_picture_is_seen_whole() -> None:
     photo = Image.new("RGB", (400, 100), "red")
     photo.paste("blue", (200, 0, 400, 100))
 
-    pixels = Input(side=50, resized=50, squeezed=True).pixels(photo)
+    pixels = View(side=50, resized=50, squeezed=True).pixels(photo)
 
     assert np.all(pixels[:, :24] == (255, 0, 0))
     assert np.all(pixels[:, 26:] == (0, 0, 255))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_view_survives_a_document(name: str) -> None:
+    own = MODELS[name].input
+
+    assert View.from_dict(json.loads(json.dumps(own.as_dict()))) == own
+
+
+def test_fields_of_a_later_version_are_ignored() -> None:
+    assert View.from_dict({"side": 8, "resized": 9, "tilt": 3}) == View(side=8, resized=9)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"side": 0, "resized": 8},
+        {"side": 9, "resized": 8},
+        {"side": 10**9, "resized": 10**9},
+        {"side": 8, "resized": "8"},
+        {"side": 8, "resized": True},
+        {"side": 8, "resized": 8, "filter": "nearest"},
+        {"side": 8, "resized": 8, "filter": ["bicubic"]},
+        {"side": 8, "resized": 8, "squeezed": 1},
+        {"side": 8},
+        {"side": None, "resized": 8},
+    ],
+)
+def test_a_view_out_of_range_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        View.from_dict(fields)
