@@ -20,6 +20,8 @@ from edge_sdk.climb import Look, climb
 from edge_sdk.codec import Streams, load
 from edge_sdk.engine import NATIVE, Engine, OnnxEngine, Scores
 from edge_sdk.errors import EngineError, ProviderMissing
+from edge_sdk.featurecodec import FeatureCodec
+from edge_sdk.featurecodec.artefact import DOCUMENT, FILES
 from edge_sdk.ladder import REFERENCE, Ladder, Rung, kinds_of, ladder_from_dicts
 from edge_sdk.palette import palette_of
 from edge_sdk.policy import OperatingPoint, choose
@@ -31,7 +33,7 @@ from model_store.errors import EnvironmentMissing
 if TYPE_CHECKING:
     from model_store import Manifest, StoredAgent
 
-__all__ = ["VARIANTS", "Agent", "Decision", "Encode", "load_agent", "open_engine"]
+__all__ = ["VARIANTS", "Agent", "Decision", "Encode", "codec_of", "load_agent", "open_engine"]
 
 _log = logging.getLogger("edge_sdk.agent")
 
@@ -220,7 +222,13 @@ def load_agent(
         probe=_probe(stored, engine.ladder) if point.max_probes else None,
         plain=_certified(manifest, lambda one: not one.max_probes and one.trade_off is not None),
         fixed=getattr(_certified(manifest, lambda one: one.rung is not None), "rung", None),
+        codec=_codec(stored, engine.ladder),
     )
+
+
+def codec_of(stored: StoredAgent) -> dict[str, bytes]:
+    """Return the files of an agent's codec by their roles; none if it has no codec."""
+    return {role: stored.file(role) for role in FILES if stored.manifest.entries(role)}
 
 
 def open_engine(
@@ -278,6 +286,30 @@ def _without(point: OperatingPoint, barred: Collection[int], ladder: Ladder) -> 
 def _certified(manifest: Manifest, fits: Callable[[OperatingPoint], bool]) -> OperatingPoint | None:
     points = (OperatingPoint.from_dict(point) for point in manifest.operating_points)
     return next((point for point in points if point.certified and fits(point)), None)
+
+
+def _codec(stored: StoredAgent, ladder: Ladder) -> Streams | None:
+    """Return what makes the streams of the ladder's rungs of features, or None if there are none.
+
+    Where it cannot run the agent goes on without those rungs.
+    """
+    wanted = {rung.codec for rung in ladder if rung.codec is not None}
+    if not wanted:
+        return None
+    name, files = stored.manifest.id, codec_of(stored)
+    if DOCUMENT not in files:
+        raise EngineError(f"Agent {name} has rungs of features, but no codec; publish it again.")
+    try:
+        codec = FeatureCodec.open(files)
+    except EnvironmentMissing as error:
+        _log.warning("Agent %s does without its codec: %s", name, error)
+        return None
+    if {codec.id} != wanted:
+        raise EngineError(
+            f"Agent {name} has rungs of the codec {', '.join(sorted(wanted))}, but brings "
+            f"{codec.id}; publish it again."
+        )
+    return codec
 
 
 def _probe(stored: StoredAgent, ladder: Ladder) -> Probe:

@@ -14,12 +14,12 @@ from PIL import Image
 
 from edge_sdk.backends.base import Capabilities
 from edge_sdk.errors import BackendRejected, BackendTooLarge
+from edge_sdk.featurecodec.bitstream import MEDIA_TYPE, is_stream
 from edge_sdk.rung import FEATURES, Rung
 
 __all__ = ["check_limits", "check_upload", "fits", "media_type", "takes"]
 
-#: First byte of a stream; bytes 2 to 5 are the first of its codec's id.
-_STREAM = 0xAF
+#: Where a stream has the first bytes of its codec's id.
 _ID = slice(2, 6)
 
 #: What this product encodes, and how it is told from each other.
@@ -36,8 +36,8 @@ def takes(capabilities: Capabilities, rung: Rung) -> bool:
 
 def media_type(file: bytes) -> str:
     """Return the media type of an upload."""
-    if file[:1] == bytes([_STREAM]):
-        return "application/vnd.adacompress.features"
+    if is_stream(file):
+        return MEDIA_TYPE
     return "image/webp" if _WEBP_HEAD.match(file) else "image/jpeg"
 
 
@@ -48,7 +48,7 @@ def check_upload(file: bytes, capabilities: Capabilities, service: str) -> tuple
         BackendTooLarge, BackendRejected: see :func:`check_limits`; or the stream is of a codec
             that the service does not read.
     """
-    if file[:1] != bytes([_STREAM]) or not capabilities.codecs:
+    if not is_stream(file) or not capabilities.codecs:
         return check_limits(file, capabilities, service)
     _check_bytes(file, capabilities, service)
     if not any(file[_ID] == bytes.fromhex(one)[:4] for one in capabilities.codecs):
