@@ -140,7 +140,8 @@ def extract_looks(
 ) -> NDArray[np.float32]:
     """Compute the features of every encoding of ``views``, float32 (N, K, D).
 
-    It is what a device does when it probes: encode, decode, the one resize, the prefix.
+    It is what a device does when it probes: encode, decode, the one resize, the prefix. Rungs that
+    are no pictures cannot be looked at: NaN.
 
     Args:
         prefix: the torch module.
@@ -149,15 +150,20 @@ def extract_looks(
         cache: has features computed before, and gets the others.
         progress: called with the number of views done since the last call.
     """
-    eye, names = _Eye(prefix, cache), [pixels_text(rung) for rung in ladder]
+    eye, pictures = _Eye(prefix, cache), [rung for rung in ladder if rung.has_pixels]
+    seen, names = [rung.has_pixels for rung in ladder], [pixels_text(rung) for rung in pictures]
 
     def one(view: View) -> NDArray[np.float32]:
         image = view.open()
         scales = Scales(image)
         candidates = {
-            name: partial(_encoded, scales, rung) for name, rung in zip(names, ladder, strict=True)
+            name: partial(_encoded, scales, rung)
+            for name, rung in zip(names, pictures, strict=True)
         }
-        return eye.see(image, candidates)[[list(candidates).index(name) for name in names]]
+        found = eye.see(image, candidates)[[list(candidates).index(name) for name in names]]
+        looks = np.full((len(ladder), found.shape[1]), np.nan, dtype=np.float32)
+        looks[seen] = found
+        return looks
 
     looks = []
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="looks") as pool:

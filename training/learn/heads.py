@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from edge_sdk.engine import Scores
-from edge_sdk.ladder import Ladder
+from edge_sdk.ladder import Ladder, kinds_of
 from edge_sdk.policy import OperatingPoint
 from export.network import CONFIDENCE, FactoredHead, Prefix, always_agrees
 from export.probe_head import ProbeHead
@@ -43,7 +43,7 @@ class Seen:
         agreement: float64 (N, K), NaN where nobody asked.
         size_ratio: float64 (N, K).
         labels: (N,) the service's best label of each reference, "" for none.
-        looks: float32 (N, K, D), or None.
+        looks: float32 (N, K, D), NaN of rungs that nobody looked at, or None.
     """
 
     ladder: Ladder
@@ -190,12 +190,14 @@ class Heads:
         """Return every way of deciding about other pictures, simplest first."""
         predicted = scores(self.static, pictures.features)
         found: dict[str, Policy] = {
-            "fixed": Fixed(_safest_first(self._seen), len(pictures.features)),
+            "fixed": Fixed(_safest_first(self._seen, self.static), len(pictures.features)),
             "static": Static(predicted),
         }
         if self.probe is not None and pictures.looks is not None and max_probes > 0:
             told = predictions(self.probe, pictures.looked())
-            found["probing"] = Probing(predicted, told, pictures.size_ratio, max_probes)
+            found["probing"] = Probing(
+                predicted, told, pictures.size_ratio, max_probes, ladder=pictures.ladder
+            )
         return found
 
     def contest(self, rng: np.random.Generator) -> Contest:
@@ -216,7 +218,8 @@ class Heads:
             assert agreement is not None  # the head is factored
             found = {"fixed": _rung_means(part, len(held)), "static": agreement.astype(np.float64)}
             if (probe := _probe(part, self._words)) is not None:
-                found["probing"] = _own_look(probe, other)
+                looked = _own_look(probe, other)
+                found["probing"] = np.where(np.isnan(looked), found["static"], looked)
             return found
 
         learnable = np.where(always_agrees(seen.ladder), np.nan, seen.agreement)
@@ -251,6 +254,7 @@ def doubtful(
     if (probe := _probe(seen, words)) is None:
         return None
     foreseen = _own_look(probe, seen)
+    foreseen = np.where(np.isnan(foreseen), _rung_means(seen, len(foreseen)), foreseen)
     settled = ~np.isnan(seen.agreement) | np.array(always_agrees(seen.ladder))
     doubt = np.where(settled, -1.0, foreseen * (1.0 - foreseen))
     return np.argsort(-doubt, axis=1, kind="stable")[:, :calls]
@@ -266,7 +270,7 @@ def policy(head: Head, probe: ProbeHead | None, point: OperatingPoint, pictures:
     if probe is None or not point.max_probes:
         return Static(predicted)
     told = predictions(probe, pictures.looked())
-    return Probing(predicted, told, pictures.size_ratio, point.max_probes)
+    return Probing(predicted, told, pictures.size_ratio, point.max_probes, ladder=pictures.ladder)
 
 
 def scores(head: Head, features: NDArray[np.float32]) -> Scores:
@@ -367,13 +371,17 @@ def _photos(seen: Seen) -> NDArray[np.int64]:
 
 def _loss(head: ProbeHead, seen: Seen) -> float:
     """Return the log-loss of probing a rung and foreseeing that very rung, in nats."""
-    asked = ~np.isnan(seen.agreement)
-    p = np.clip(_own_look(head, seen)[asked], 1e-6, 1.0 - 1e-6)
+    foreseen = _own_look(head, seen)
+    asked = ~np.isnan(seen.agreement) & ~np.isnan(foreseen)
+    p = np.clip(foreseen[asked], 1e-6, 1.0 - 1e-6)
     return float(log_loss(np.log(p / (1.0 - p)), seen.agreement[asked]).mean())
 
 
 def _own_look(head: ProbeHead, seen: Seen) -> Array:
-    """Return the agreement of every rung as a probe of that very rung foresees it, (N, K)."""
+    """Return the agreement of every rung as a probe of that very rung foresees it, (N, K).
+
+    NaN where nobody looked.
+    """
     told = predictions(head, seen.looked())
     return np.asarray(told.diagonal(axis1=1, axis2=2), dtype=np.float64)
 
@@ -385,9 +393,23 @@ def _rung_means(seen: Seen, count: int) -> Array:
     return np.tile((agreed + 0.5) / (asked.sum(axis=0) + 1.0), (count, 1))
 
 
-def _safest_first(seen: Seen) -> tuple[int, ...]:
-    """Return the rungs from the reference's pixels down; dearer ones would be no safer."""
+def _safest_first(seen: Seen, head: FactoredHead) -> tuple[int, ...]:
+    """Return the rungs from the reference's pixels down; dearer ones would be no safer.
+
+    Of several kinds a dearer rung often agrees less than another kind's cheaper one. Such rungs
+    would end a test that goes down step by step, and are left out.
+    """
     sizes = seen.size_ratio.mean(axis=0)
     dearest = sizes[always_agrees(seen.ladder)].min(initial=np.inf)
     order = np.argsort(-sizes, kind="stable")
-    return tuple(int(rung) for rung in order if sizes[rung] <= dearest)
+    down = tuple(int(rung) for rung in order if sizes[rung] <= dearest)
+    if len({*kinds_of(seen.ladder)}) < 2:
+        return down
+    expected = scores(head, seen.features).agreement
+    assert expected is not None  # the head is factored
+    agreed = expected.mean(axis=0)
+    return tuple(
+        rung
+        for place, rung in enumerate(down)
+        if all(agreed[cheaper] < agreed[rung] for cheaper in down[place + 1 :])
+    )
