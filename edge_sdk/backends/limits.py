@@ -68,6 +68,11 @@ def check_limits(jpeg: bytes, capabilities: Capabilities, service: str) -> tuple
         BackendRejected: it is no picture, or a side is too short.
     """
     _check_bytes(jpeg, capabilities, service)
+    if is_stream(jpeg):
+        raise BackendRejected(
+            f"{service} takes pictures, and what was to be sent to it are a codec's features; only "
+            "a service of one's own reads those, one that runs the rest of the codec's classifier."
+        )
     size = _size(jpeg, capabilities, service)
     if not fits(size, capabilities):
         area = f" and {capabilities.max_pixels} pixels in all" if capabilities.max_pixels else ""

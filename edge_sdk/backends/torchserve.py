@@ -33,6 +33,7 @@ from model_store.errors import BackendError, UsageError
 
 __all__ = [
     "CAPABILITIES",
+    "CODEC_VERSION",
     "FORMS",
     "PING_PATH",
     "PREDICTIONS_PATH",
@@ -59,6 +60,10 @@ CAPABILITIES = Capabilities(
 #: Holds the inference token, if the server wants one.
 TOKEN = "ADACOMPRESS_TORCHSERVE_TOKEN"
 
+#: A model version of this and a codec's id reads that codec's feature streams, see
+#: ``export.codec_archive``. TorchServe itself refuses who asks for it where it is not.
+CODEC_VERSION = "codec-"
+
 #: The answers that are understood.
 FORMS = (
     "an ImageClassifier's {\"cat\": 0.9, ...}, an ObjectDetector's "
@@ -67,6 +72,7 @@ FORMS = (
 )
 
 _HOW = "write torchserve://HOST:PORT/MODEL or torchserve://HOST:PORT/MODEL/VERSION"
+_CODEC = re.compile(CODEC_VERSION + "([0-9a-f]{16})")
 _NAME = re.compile(r"[\w~-][\w.~-]*", re.ASCII)
 _UNKNOWN = ("ModelNotFoundException", "ModelVersionNotFoundException")
 
@@ -91,7 +97,8 @@ class TorchServeBackend:
     Args:
         base_url: ``https://HOST`` or ``http://HOST:PORT``.
         model: the name that it is registered with.
-        version: asks for this one instead of the default one.
+        version: asks for this one instead of the default one; ``codec-ID`` reads the feature
+            streams of that codec.
         keys: asked for the token before every request, or for nothing; default is the environment.
         http: the transport; its policy decides about retries.
         clock: monotonic seconds, for the latency.
@@ -111,7 +118,10 @@ class TorchServeBackend:
         self._path = "/".join(filter(None, (model, version)))
         self._version = version or None
         self.name = f"torchserve://{self._http.host}/{self._path}"
-        self.capabilities = replace(CAPABILITIES, tells_version=bool(version))
+        codec = _CODEC.fullmatch(version)
+        self.capabilities = replace(
+            CAPABILITIES, tells_version=bool(version), codecs=codec.groups() if codec else ()
+        )
         self._keys, self._clock = keys or _token_from_environment, clock
 
     def __repr__(self) -> str:

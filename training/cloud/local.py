@@ -1,15 +1,17 @@
-"""The service ``local:MODEL``: a model as a backend in this very process, without HTTP."""
+"""The services ``local:MODEL`` and ``local:CODEC``: a model in this very process, without HTTP."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from edge_sdk.backends import Spec, register
 from edge_sdk.backends.base import Capabilities, Recognition
 from edge_sdk.backends.limits import check_upload
 from edge_sdk.errors import BackendRejected, ImageError
-from training.cloud.models import Model, open_model
+from training.cloud.coded import is_codec, open_codec
+from training.cloud.models import Model, codecs_of, open_model
 
 __all__ = ["LocalBackend", "open_local", "register_local"]
 
@@ -27,6 +29,7 @@ class LocalBackend:
             boxes=model.boxes,
             tells_version=True,
             price_usd=0.0,
+            codecs=codecs_of(model),
         )
         self._model, self._clock = model, clock
 
@@ -62,8 +65,13 @@ class LocalBackend:
 
 
 def open_local(spec: Spec) -> LocalBackend:
-    """Open ``local:MODEL``; this is also the package's entry point for the scheme."""
-    return LocalBackend(open_model(spec.path))
+    """Open ``local:MODEL`` or ``local:CODEC``; this is also the package's entry point for them.
+
+    CODEC is the folder of a feature codec: the classifier that it was trained for answers pictures,
+    and its tail feature streams.
+    """
+    model = open_codec(Path(spec.path)) if is_codec(spec.path) else open_model(spec.path)
+    return LocalBackend(model)
 
 
 def register_local() -> None:
