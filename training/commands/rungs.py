@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_sdk.featurecodec import FeatureCodec
+from edge_sdk.featurecodec import Artefact, FeatureCodec
 from edge_sdk.featurecodec.artefact import FILES
 from edge_sdk.ladder import LADDERS, Ladder
 from edge_sdk.view import View
 from model_store.errors import UsageError
+from training.cloud.coded import is_codec
 from training.cloud.zoo import MODELS
 from training.job import Job
 from training.learn.owner import feature_rungs, owner_candidates, with_features
@@ -137,7 +138,11 @@ def _known_view(backend: str, codec: FeatureCodec | None) -> View | None:
     if codec is not None:
         return codec.view
     scheme, _, name = backend.partition(":")
-    return MODELS[name].input if scheme == "local" and name in MODELS else None
+    if scheme != "local":
+        return None
+    if is_codec(name):
+        return Artefact.open(name).view
+    return MODELS[name].input if name in MODELS else None
 
 
 def _files(folder: Path) -> dict[str, bytes]:
