@@ -130,9 +130,9 @@ def test_a_tail_that_names_other_classes_than_it_has_is_refused(
     model = onnx.load_model_from_string(files["tail.onnx"])
     onnx.helper.set_model_props(model, {"adacompress.names": json.dumps(["cat", "dog"])})
     folder = written({**files, "tail.onnx": model.SerializeToString()}, tmp_path)
-    with pytest.raises(EngineError, match=r"scores \(N, 2\)"):
+    with pytest.raises(EngineError, match="names 2 classes"):
         Tail.open(folder)
-    with pytest.raises(EngineError, match=r"scores \(N, 2\)"):
+    with pytest.raises(EngineError, match="names 2 classes"):
         Whole(_renamed(files["classifier.onnx"]), FeatureCodec.open(folder).view)
 
 

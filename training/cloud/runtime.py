@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.classes import class_names
+from edge_sdk.classes import NAMES_KEY, class_names
 from model_store.errors import EnvironmentMissing
 
-__all__ = ["Runtime"]
+__all__ = ["NAMES_KEY", "Runtime"]
 
 
 class Runtime:
