@@ -17,7 +17,7 @@ from edge_sdk import probe
 from edge_sdk.backends.base import Capabilities
 from edge_sdk.backends.limits import takes
 from edge_sdk.climb import Look, climb
-from edge_sdk.codec import Streams, load
+from edge_sdk.codec import Streams, framed, load
 from edge_sdk.engine import NATIVE, Engine, OnnxEngine, Scores
 from edge_sdk.errors import EngineError, ProviderMissing
 from edge_sdk.featurecodec import FeatureCodec
@@ -28,6 +28,7 @@ from edge_sdk.policy import OperatingPoint, choose
 from edge_sdk.preprocess import to_input
 from edge_sdk.scenery import Signature
 from edge_sdk.second_look import OnnxProbe, Probe
+from edge_sdk.view import View
 from model_store.errors import EnvironmentMissing
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class Agent:
             scores.agreement[0],
             scores.size_ratio[0],
             point.trade_off,
-            partial(self._look, self.probe, scores.features[0], encode),
+            partial(self._look, self.probe, _Original(self.engine, image, scores), encode),
             point.max_probes,
             [index for index in free if index not in self.barred],
             kinds_of(self.ladder),
@@ -163,16 +164,34 @@ class Agent:
         )
         return Decision(rung, scores, probed, palette, self.id)
 
-    def _look(
-        self, probe: Probe, original: NDArray[np.float32], encode: Encode, index: int
-    ) -> Look:
-        jpeg, size_ratio = encode(self.ladder[index])
+    def _look(self, probe: Probe, original: _Original, encode: Encode, index: int) -> Look:
+        rung = self.ladder[index]
+        jpeg, size_ratio = encode(rung)
         candidate = self.engine.run(to_input(load(jpeg).image, self.engine.side)).features[0]
-        return Look(probe.run(original, candidate, index, size_ratio), size_ratio)
+        before = original.seen(rung.view)
+        return Look(probe.run(before, candidate, index, size_ratio), size_ratio)
 
     def rung(self, index: int) -> Rung:
         """Return the rung behind an index."""
         return self.ladder[index]
+
+
+class _Original:
+    """A picture's features as a whole and as views show it, each computed once.
+
+    What a view leaves out says nothing about what an encoding of the view does.
+    """
+
+    def __init__(self, engine: Engine, image: Image.Image, scores: Scores) -> None:
+        self._engine, self._image = engine, image
+        self._known: dict[View | None, NDArray[np.float32]] = {None: scores.features[0]}
+
+    def seen(self, view: View | None) -> NDArray[np.float32]:
+        """Return the features, float32 (D,)."""
+        if view is not None and view not in self._known:
+            pixels = to_input(framed(self._image, view), self._engine.side)
+            self._known[view] = self._engine.run(pixels).features[0]
+        return self._known[view]
 
 
 def load_agent(

@@ -85,6 +85,24 @@ class ProbeHead(nn.Module):
         head.load_state_dict(dict(state))
         return head.eval()
 
+    def moved_to(self, ladder: Ladder) -> Self:
+        """Return what this head, of JPEG frames, says of other kinds of rungs too.
+
+        A look tells much the same whatever it was that spoilt the picture; kinds start out equal.
+        """
+        classifier = (self.class_weight, self.class_bias)
+        head = type(self)(classifier, self.spread, ladder, torch.zeros(len(ladder)))
+        # The places of the kinds come last among the levels, after what was seen and the two ways.
+        before = len(STATISTICS) + 6 + self.place.shape[1]
+        extra = head.place.shape[1] - self.place.shape[1]
+        for name, value in (("mean", 0.0), ("scale", 1.0), ("weight", 0.0)):
+            known = getattr(self, name)
+            added = torch.full((extra,), value, dtype=known.dtype)
+            whole = torch.cat((known[:before], added, known[before:]))
+            getattr(head, name).data.copy_(whole)
+        head.bias.data.copy_(self.bias)
+        return head.eval()
+
     def forward(
         self, original: Tensor, candidate: Tensor, rung: Tensor, size_ratio: Tensor
     ) -> Tensor:  # (N, D), (N, D), (N,) int64, (N,) -> (N, K)

@@ -18,6 +18,7 @@ from edge_sdk.backends import open_backend
 from edge_sdk.backends.base import Backend, Label
 from edge_sdk.codec import Streams, encode
 from edge_sdk.ladder import CANDIDATES, REFERENCE, Ladder
+from edge_sdk.view import View as Shown
 from export.network import Prefix
 from model_store.errors import EnvironmentMissing, UsageError
 from training.cloud.local import register_local
@@ -30,7 +31,7 @@ from training.labels.table import AnswerTable, Rejected
 from training.learn import owner
 from training.learn.deepn import deepn_rungs
 from training.learn.feature_cache import FeatureCache
-from training.learn.features import Features, extract, extract_looks
+from training.learn.features import Features, extract, extract_framed, extract_looks
 from training.learn.fit import Labelled
 from training.learn.prior import means, of_size
 from training.learn.prune import prune
@@ -220,7 +221,7 @@ class Job:
         looks = np.full((len(kept), len(ladder), features.values.shape[1]), np.nan, np.float32)
         columns = [ladder.index(rung) for rung in look_at]
         looks[:, columns] = self.looks(prefix, kept, look_at, f"encodings of {part}")
-        return Labelled(features, table, looks)
+        return Labelled(features, table, looks, framed=self._framed(prefix, kept, look_at, part))
 
     def answered(
         self,
@@ -240,7 +241,17 @@ class Job:
             answers.table(),
             self.looks(prefix, kept, ladder, f"encodings of {part}") if look else None,
             answers,
+            self._framed(prefix, kept, ladder, part) if look else {},
         )
+
+    def _framed(
+        self, prefix: Prefix, views: Sequence[View], ladder: Ladder, part: str
+    ) -> dict[Shown, NDArray[np.float32]]:
+        """Compute the features of what the ladder's views show, if there are any."""
+        if not any(rung.view for rung in ladder):
+            return {}
+        with self.stages.stage(f"views of {part}", len(views)) as step:
+            return extract_framed(prefix, views, ladder, cache=self._seen, progress=step)
 
     def learned_ladder(self, views: Sequence[View], calls: int) -> Ladder:
         """Ask about ``calls`` candidates of some of the views, and keep the rungs worth having.

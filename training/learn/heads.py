@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edge_sdk.engine import Scores
 from edge_sdk.ladder import Ladder, kinds_of
 from edge_sdk.policy import OperatingPoint
+from edge_sdk.view import View
 from export.network import CONFIDENCE, FactoredHead, Prefix, always_agrees
 from export.probe_head import ProbeHead
 from export.run import Head
@@ -44,6 +45,7 @@ class Seen:
         size_ratio: float64 (N, K).
         labels: (N,) the service's best label of each reference, "" for none.
         looks: float32 (N, K, D), NaN of rungs that nobody looked at, or None.
+        framed: view -> float32 (N, D), of what the ladder's views show of the pictures.
     """
 
     ladder: Ladder
@@ -53,6 +55,7 @@ class Seen:
     size_ratio: Array
     labels: NDArray[np.object_]
     looks: NDArray[np.float32] | None
+    framed: Mapping[View, NDArray[np.float32]] = field(default_factory=dict)
 
     def take(self, rows: NDArray[np.int64]) -> Seen:
         """Return some of the pictures."""
@@ -64,6 +67,7 @@ class Seen:
             size_ratio=self.size_ratio[rows],
             labels=self.labels[rows],
             looks=None if self.looks is None else self.looks[rows],
+            framed={view: values[rows] for view, values in self.framed.items()},
         )
 
     def joined(self, other: Seen) -> Seen:
@@ -79,6 +83,10 @@ class Seen:
             size_ratio=np.concatenate([self.size_ratio, other.size_ratio]),
             labels=np.concatenate([self.labels, other.labels]),
             looks=looks,
+            framed={
+                view: np.concatenate([self.framed[view], other.framed[view]])
+                for view in self.framed.keys() & other.framed.keys()
+            },
         )
 
     @property
@@ -97,7 +105,12 @@ class Seen:
     def looked(self) -> Looks:
         """Return originals and encodings; somebody must have looked."""
         assert self.looks is not None
-        return Looks(self.features, self.looks, self.size_ratio)
+        framed = {
+            place: self.framed[rung.view]
+            for place, rung in enumerate(self.ladder)
+            if rung.view is not None and rung.view in self.framed
+        }
+        return Looks(self.features, self.looks, self.size_ratio, framed)
 
 
 @dataclass(frozen=True)
@@ -327,6 +340,9 @@ def _vocabulary(
     candidates = [_Words("imagenet", lambda pictures: own), _Words("service", service)]
     if start is not None:
         candidates.append(replace(candidates[0], start=start))
+        # Each of several kinds has so few answers, most of them asked where they are in doubt, that
+        # a third of the photos does not tell what a start is worth; in trials it always paid.
+        candidates = candidates[1:] if len({*kinds_of(seen.ladder)}) > 1 else candidates
     usable = [words for words in candidates if words.speak(seen) is not None]
     if len(usable) < 2:
         return next(iter(usable), _NO_WORDS)

@@ -8,8 +8,8 @@ pictures cannot be looked at; what they would tell is NaN.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -42,15 +42,19 @@ class Looks:
         original: float32 (N, D).
         encoded: float32 (N, K, D), NaN where nobody looked.
         size_ratio: float64 (N, K), exact.
+        framed: rung -> float32 (N, D), of what its view shows of the pictures; the other rungs
+            show all.
     """
 
     original: NDArray[np.float32]
     encoded: NDArray[np.float32]
     size_ratio: Array
+    framed: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
     def take(self, rows: NDArray[np.int64]) -> Looks:
         """Return some of the pictures."""
-        return Looks(self.original[rows], self.encoded[rows], self.size_ratio[rows])
+        known = {rung: values[rows] for rung, values in self.framed.items()}
+        return Looks(self.original[rows], self.encoded[rows], self.size_ratio[rows], known)
 
 
 def fit_probe(
@@ -145,10 +149,10 @@ def _pairs(
 
 def _inputs(looks: Looks) -> Iterator[tuple[torch.Tensor, ...]]:
     """Yield (original, candidate, rung, size ratio) of all pictures, rung by rung."""
-    original = torch.from_numpy(np.ascontiguousarray(looks.original))
     for rung in range(looks.encoded.shape[1]):
+        original = looks.framed.get(rung, looks.original)
         yield (
-            original,
+            torch.from_numpy(np.ascontiguousarray(original)),
             torch.from_numpy(np.ascontiguousarray(looks.encoded[:, rung])),
             torch.full((len(original),), rung, dtype=torch.long),
             torch.from_numpy(looks.size_ratio[:, rung].astype(np.float32)),

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_sdk.agent import Agent
-from edge_sdk.codec import Scales, encode, load
+from edge_sdk.codec import Scales, encode, framed, load
 from edge_sdk.engine import Scores
 from edge_sdk.ladder import REFERENCE
 from edge_sdk.preprocess import to_input
+from edge_sdk.view import View as Shown
 from training.learn.features import WORKERS
 from training.learn.policies import ByValue, Fixed, Policy, Probing, Static
 from training.photos import View
@@ -65,7 +66,11 @@ def _told(
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Return predictions (K, K) from a probe of every rung, and the rungs' size ratios (K,)."""
     assert agent.probe is not None  # the caller has looked
-    scales, engine = Scales(view.open(), agent.codec), agent.engine
+    image, engine = view.open(), agent.engine
+    scales = Scales(image, agent.codec)
+    known: dict[Shown | None, NDArray[np.float32]] = {None: original}
+    for shown in {rung.view for rung in agent.ladder if rung.view}:
+        known[shown] = engine.run(to_input(framed(image, shown), engine.side)).features[0]
     reference = len(encode(scales, REFERENCE))
     told = np.zeros((len(agent.ladder), len(agent.ladder)), dtype=np.float32)
     sizes = np.full(len(agent.ladder), _NEVER)
@@ -76,7 +81,7 @@ def _told(
         sizes[index] = len(file) / reference
         if rung.has_pixels:
             candidate = engine.run(to_input(load(file).image, engine.side)).features[0]
-            told[index] = agent.probe.run(original, candidate, index, sizes[index])
+            told[index] = agent.probe.run(known[rung.view], candidate, index, sizes[index])
     return told, sizes
 
 
