@@ -359,3 +359,23 @@ def test_an_agent_that_looks_never_looks_at_features(device: Any) -> None:
     result, _ = served(device, Reader(), one)
     assert result.rung == STREAM
     assert 0 not in looked
+
+
+def test_a_cropped_encoding_is_compared_with_the_crop() -> None:
+    compared: dict[int, Any] = {}
+
+    class Glass:
+        def run(self, original: Any, candidate: Any, rung: int, size_ratio: float) -> Any:
+            compared[rung] = original, candidate
+            return np.full(4, 0.2, dtype=np.float32)
+
+    point = OperatingPoint(trade_off=1.0, max_probes=4)
+    one = agent(1, 2, probe=Glass(), operating_point=point)
+    # The middle is bright and what the service does not look at is dark.
+    picture = Image.new("RGB", (300, 100))
+    picture.paste((250, 250, 250), (100, 0, 200, 100))
+    one.decide(picture, Packer(Picture(picture), ALL).candidate)
+    assert set(compared) == {1, 2}
+    assert compared[1][0].mean() == pytest.approx(250, abs=2)
+    assert compared[1][1].mean() == pytest.approx(250, abs=4)
+    assert compared[2][0].mean() == pytest.approx(250 / 3, abs=4)

@@ -33,11 +33,13 @@ from training.__main__ import main
 from training.cloud.coded import open_codec
 from training.cloud.server import CloudServer
 from training.commands.rungs import Rungs, add_rungs
+from training.learn.features import load_prefix
 from training.learn.heads import Heads, Seen, doubtful
 from training.learn.owner import chosen, owner_candidates, prior_of, with_features
 from training.learn.policies import GRID, SAFEST, Fixed
 from training.learn.probing import predictions
 from training.learn.reward import Reward
+from training.learn.start import built_in
 from training.retrain import retrain
 
 VIEW = View(side=224, resized=256)
@@ -196,6 +198,7 @@ def seen(seed: int, count: int = 90) -> Seen:
         size_ratio=SIZES * rng.uniform(0.9, 1.1, (count, 1)),
         labels=np.array(list("abcdef"), dtype=object)[word],
         looks=looks.astype(np.float32),
+        framed={VIEW: (features + 0.05).astype(np.float32)},
     )
 
 
@@ -227,6 +230,24 @@ def test_a_look_at_features_tells_nothing_and_one_at_a_picture_something(heads: 
     told = predictions(heads.probe, seen(1).looked())
     assert np.isnan(told[:, :3, :-1]).all()
     assert np.isfinite(told[:, 3:]).all()
+
+
+def test_looks_at_a_view_are_compared_with_what_the_view_shows() -> None:
+    pictures = seen(1)
+    assert set(pictures.looked().framed) == {3, 5}
+    few = pictures.take(np.array([4, 2])).looked()
+    np.testing.assert_allclose(few.framed[3], pictures.features[[4, 2]] + 0.05, atol=1e-5)
+    both = pictures.joined(seen(2))
+    assert both.framed[VIEW].shape == both.features.shape
+
+
+def test_the_built_in_probe_moves_to_several_kinds(installed: Path) -> None:
+    prefix = load_prefix(confidence=True)
+    start = built_in(prefix, (STREAMS[0], *FULL))
+    assert start.static is None
+    assert start.probe is not None
+    assert built_in(prefix, FULL).static is not None
+    assert built_in(prefix, FULL[3:]).probe is None
 
 
 def test_fixed_rungs_that_another_kind_beats_are_not_tested(heads: Heads) -> None:
