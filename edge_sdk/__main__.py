@@ -150,7 +150,7 @@ def _fields(stats: Stats) -> dict[str, Any]:
 def _summary(stats: Stats, skipped: int) -> Iterator[tuple[str, str]]:
     yield "pictures", f"{stats.images}" + (f" ({skipped} skipped)" if skipped else "")
     yield "agent", stats.agent_id or "none: every picture went at the reference"
-    yield "JPEG bytes a picture", f"{stats.bytes / stats.images:,.0f}"
+    yield "file bytes a picture", f"{stats.bytes / stats.images:,.0f}"
     yield "sent bytes a picture", f"{stats.uploaded_wire_bytes / stats.images:,.0f}"
     yield "calls a picture", f"{stats.calls / stats.images:.3f}"
     yield "states", _counts(stats.states)

@@ -17,21 +17,24 @@ from edge_sdk import probe
 from edge_sdk.backends.base import Capabilities
 from edge_sdk.backends.limits import takes
 from edge_sdk.climb import Look, climb
-from edge_sdk.codec import Streams, load
+from edge_sdk.codec import Streams, framed, load
 from edge_sdk.engine import NATIVE, Engine, OnnxEngine, Scores
 from edge_sdk.errors import EngineError, ProviderMissing
+from edge_sdk.featurecodec import FeatureCodec
+from edge_sdk.featurecodec.artefact import DOCUMENT, FILES
 from edge_sdk.ladder import REFERENCE, Ladder, Rung, kinds_of, ladder_from_dicts
 from edge_sdk.palette import palette_of
 from edge_sdk.policy import OperatingPoint, choose
 from edge_sdk.preprocess import to_input
 from edge_sdk.scenery import Signature
 from edge_sdk.second_look import OnnxProbe, Probe
+from edge_sdk.view import View
 from model_store.errors import EnvironmentMissing
 
 if TYPE_CHECKING:
     from model_store import Manifest, StoredAgent
 
-__all__ = ["VARIANTS", "Agent", "Decision", "Encode", "load_agent", "open_engine"]
+__all__ = ["VARIANTS", "Agent", "Decision", "Encode", "codec_of", "load_agent", "open_engine"]
 
 _log = logging.getLogger("edge_sdk.agent")
 
@@ -153,7 +156,7 @@ class Agent:
             scores.agreement[0],
             scores.size_ratio[0],
             point.trade_off,
-            partial(self._look, self.probe, scores.features[0], encode),
+            partial(self._look, self.probe, _Original(self.engine, image, scores), encode),
             point.max_probes,
             [index for index in free if index not in self.barred],
             kinds_of(self.ladder),
@@ -161,16 +164,34 @@ class Agent:
         )
         return Decision(rung, scores, probed, palette, self.id)
 
-    def _look(
-        self, probe: Probe, original: NDArray[np.float32], encode: Encode, index: int
-    ) -> Look:
-        jpeg, size_ratio = encode(self.ladder[index])
+    def _look(self, probe: Probe, original: _Original, encode: Encode, index: int) -> Look:
+        rung = self.ladder[index]
+        jpeg, size_ratio = encode(rung)
         candidate = self.engine.run(to_input(load(jpeg).image, self.engine.side)).features[0]
-        return Look(probe.run(original, candidate, index, size_ratio), size_ratio)
+        before = original.seen(rung.view)
+        return Look(probe.run(before, candidate, index, size_ratio), size_ratio)
 
     def rung(self, index: int) -> Rung:
         """Return the rung behind an index."""
         return self.ladder[index]
+
+
+class _Original:
+    """A picture's features as a whole and as views show it, each computed once.
+
+    What a view leaves out says nothing about what an encoding of the view does.
+    """
+
+    def __init__(self, engine: Engine, image: Image.Image, scores: Scores) -> None:
+        self._engine, self._image = engine, image
+        self._known: dict[View | None, NDArray[np.float32]] = {None: scores.features[0]}
+
+    def seen(self, view: View | None) -> NDArray[np.float32]:
+        """Return the features, float32 (D,)."""
+        if view is not None and view not in self._known:
+            pixels = to_input(framed(self._image, view), self._engine.side)
+            self._known[view] = self._engine.run(pixels).features[0]
+        return self._known[view]
 
 
 def load_agent(
@@ -220,7 +241,13 @@ def load_agent(
         probe=_probe(stored, engine.ladder) if point.max_probes else None,
         plain=_certified(manifest, lambda one: not one.max_probes and one.trade_off is not None),
         fixed=getattr(_certified(manifest, lambda one: one.rung is not None), "rung", None),
+        codec=_codec(stored, engine.ladder),
     )
+
+
+def codec_of(stored: StoredAgent) -> dict[str, bytes]:
+    """Return the files of an agent's codec by their roles; none if it has no codec."""
+    return {role: stored.file(role) for role in FILES if stored.manifest.entries(role)}
 
 
 def open_engine(
@@ -278,6 +305,30 @@ def _without(point: OperatingPoint, barred: Collection[int], ladder: Ladder) -> 
 def _certified(manifest: Manifest, fits: Callable[[OperatingPoint], bool]) -> OperatingPoint | None:
     points = (OperatingPoint.from_dict(point) for point in manifest.operating_points)
     return next((point for point in points if point.certified and fits(point)), None)
+
+
+def _codec(stored: StoredAgent, ladder: Ladder) -> Streams | None:
+    """Return what makes the streams of the ladder's rungs of features, or None if there are none.
+
+    Where it cannot run the agent goes on without those rungs.
+    """
+    wanted = {rung.codec for rung in ladder if rung.codec is not None}
+    if not wanted:
+        return None
+    name, files = stored.manifest.id, codec_of(stored)
+    if DOCUMENT not in files:
+        raise EngineError(f"Agent {name} has rungs of features, but no codec; publish it again.")
+    try:
+        codec = FeatureCodec.open(files)
+    except EnvironmentMissing as error:
+        _log.warning("Agent %s does without its codec: %s", name, error)
+        return None
+    if {codec.id} != wanted:
+        raise EngineError(
+            f"Agent {name} has rungs of the codec {', '.join(sorted(wanted))}, but brings "
+            f"{codec.id}; publish it again."
+        )
+    return codec
 
 
 def _probe(stored: StoredAgent, ladder: Ladder) -> Probe:

@@ -66,7 +66,15 @@ class Allowance:
         trusted = _TRUST * self._sum / max(1, len(self._weights))
         return self._debt + extra * heaviest <= self._slack * WINDOW * trusted
 
-    def used(self, *, uploaded: int, reference: int | None, extra: int, steady: bool) -> None:
+    def used(
+        self,
+        *,
+        uploaded: int,
+        reference: int | None,
+        extra: int,
+        steady: bool,
+        at_least: int = 0,
+    ) -> None:
         """Take in one picture.
 
         Args:
@@ -74,13 +82,15 @@ class Allowance:
             reference: what its reference weighs, or None if that is not known.
             extra: calls beyond its own.
             steady: they were for verifying or for a canary.
+            at_least: what the reference weighs at least.
         """
         if len(self._calls) == WINDOW:
             self._in_window -= self._calls[0]
         self._calls.append(extra)
         self._in_window += extra
         self._saved = min(_SAVED, self._saved + self._share - (extra if steady else 0))
-        weight = uploaded if reference is None else reference
+        # Who sends very little never encodes a reference; without credit every check would add up.
+        weight = max(uploaded, at_least) if reference is None else reference
         self._debt = max(0.0, self._debt + uploaded - weight)
         if reference is not None:
             if len(self._weights) == _LATELY:

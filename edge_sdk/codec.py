@@ -39,6 +39,7 @@ __all__ = [
     "Streams",
     "as_file",
     "encode",
+    "framed",
     "kept",
     "load",
     "scaled_size",
@@ -193,7 +194,7 @@ class Scales:
         if view is None:
             return self
         if view not in self._views:
-            self._views[view] = Scales(_framed(self._made[1.0], view))
+            self._views[view] = Scales(framed(self._made[1.0], view))
         return self._views[view]
 
     def stream(self, rung: Rung) -> bytes:
@@ -262,7 +263,8 @@ def shown(size: tuple[int, int], rung: Rung) -> Box | None:
     return None if rung.view is None else Box(*rung.view.place(size))
 
 
-def _framed(image: Image.Image, view: View) -> Image.Image:
+def framed(image: Image.Image, view: View) -> Image.Image:
+    """Return what a rung of ``view`` shows of an RGB picture, see :meth:`Scales.seen`."""
     before = (view.resized - view.side) // 2
     around = (before, view.resized - view.side - before)
     return Image.fromarray(np.pad(view.pixels(image), (around, around, (0, 0)), mode="edge"))

@@ -83,6 +83,7 @@ class Outcome:
         drops: comparisons given up, by reason.
         milliseconds: by part.
         reference_wire_bytes: what the reference weighs as a request, or None if it was not encoded.
+        reference_at_least: what it weighs at least.
         model_version: what the service says about its model, or None.
         truth: the reference's upload and its answer, once both are there; else None.
         canary: the answer to the canary, or None.
@@ -100,6 +101,7 @@ class Outcome:
         default_factory=lambda: dict.fromkeys(("load", "decide", "encode", "upload"), 0.0)
     )
     reference_wire_bytes: int | None = None
+    reference_at_least: int = 0
     model_version: str | None = None
     truth: tuple[bytes, tuple[Label, ...]] | None = None
     canary: tuple[Label, ...] | None = None
@@ -218,6 +220,7 @@ class Errand:
             self.outcome.canary = None if told is None else told[1].labels
 
     def _weigh(self, packer: Packer) -> None:
+        self.outcome.reference_at_least = packer.least_reference
         if packer.known_reference is not None:
             size = self._backend.wire_size(packer.known_reference)
             self.outcome.reference_wire_bytes = size

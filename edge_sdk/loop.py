@@ -380,6 +380,7 @@ class Loop:
         self._allowance.used(
             uploaded=outcome.uploaded_wire_bytes,
             reference=outcome.reference_wire_bytes,
+            at_least=outcome.reference_at_least,
             extra=max(0, outcome.calls - 1),
             steady=plan.state in (State.INFERENCE, State.ESTIMATION),
         )

@@ -99,6 +99,18 @@ class Packer:
         known = self.__dict__.get("_reference")
         return None if known is None else known.jpeg
 
+    @property
+    def least_reference(self) -> int:
+        """Bytes that the reference has at least; nothing is encoded for that.
+
+        With the plain Huffman tables (ITU-T T.81, annex K.3) the shortest block of luma takes 2
+        bits for its mean and 4 for its end, one of chroma 2 and 2; 16 by 16 pixels are 4 blocks of
+        luma and 2 of chroma.
+        """
+        width, height = self._picture.image.size
+        least = -(-width // 16) * -(-height // 16) * (4 * 6 + 2 * 4) // 8
+        return least if self._fits(REFERENCE) else 0
+
     @cached_property
     def key(self) -> str:
         """A name for the picture that says nothing about it."""
@@ -187,17 +199,7 @@ class Packer:
         reference costs little; next to a small square or to features it costs most.
         """
         if rung.kind != REFERENCE.kind:
-            return self._fits(REFERENCE) and size <= _least_reference(self._picture.image.size)
+            return size <= self.least_reference
         same = (rung.subsampling, rung.scale, rung.tables) == (REFERENCE.subsampling, 1.0, None)
         coarser = rung.quality <= REFERENCE.quality
         return same and coarser and rung.entropy in ("plain", "optimized")
-
-
-def _least_reference(size: tuple[int, int]) -> int:
-    """Return the bytes that the reference of a picture of ``size`` has at least.
-
-    With the plain Huffman tables (ITU-T T.81, annex K.3) the shortest block of luma takes 2 bits
-    for its mean and 4 for its end, one of chroma 2 and 2; 16 by 16 pixels are 4 blocks of luma and
-    2 of chroma.
-    """
-    return -(-size[0] // 16) * -(-size[1] // 16) * (4 * 6 + 2 * 4) // 8

@@ -5,7 +5,8 @@ device encodes picture x at rung i, runs the engine's prefix on it, and this sma
 both looks and predicts the agreement of every rung j. The engine is used twice; nothing of it is
 repeated here but the classifier that puts the features into words.
 
-Its inputs are parametric in log scale and log quality, so that one probed rung teaches the others.
+Its inputs are parametric in log scale and log quality, so that one probed rung teaches the others
+of its kind; what is said of rungs of another kind is not used (``edge_sdk.climb``).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from edge_sdk.ladder import REFERENCE, Ladder
+from edge_sdk.ladder import REFERENCE, Ladder, kinds_of
 from export.network import MAX_LOGIT, always_agrees
 
 __all__ = ["STATISTICS", "ProbeHead"]
@@ -82,6 +83,24 @@ class ProbeHead(nn.Module):
         classifier = (state["class_weight"], state["class_bias"])
         head = cls(classifier, state["spread"], ladder, state["sizes"])
         head.load_state_dict(dict(state))
+        return head.eval()
+
+    def moved_to(self, ladder: Ladder) -> Self:
+        """Return what this head, of JPEG frames, says of other kinds of rungs too.
+
+        A look tells much the same whatever it was that spoilt the picture; kinds start out equal.
+        """
+        classifier = (self.class_weight, self.class_bias)
+        head = type(self)(classifier, self.spread, ladder, torch.zeros(len(ladder)))
+        # The places of the kinds come last among the levels, after what was seen and the two ways.
+        before = len(STATISTICS) + 6 + self.place.shape[1]
+        extra = head.place.shape[1] - self.place.shape[1]
+        for name, value in (("mean", 0.0), ("scale", 1.0), ("weight", 0.0)):
+            known = getattr(self, name)
+            added = torch.full((extra,), value, dtype=known.dtype)
+            whole = torch.cat((known[:before], added, known[before:]))
+            getattr(head, name).data.copy_(whole)
+        head.bias.data.copy_(self.bias)
         return head.eval()
 
     def forward(
@@ -159,8 +178,10 @@ def _unit(features: Tensor) -> Tensor:
     return features / torch.sqrt((features * features).sum(dim=1, keepdim=True)).clamp(min=1e-6)
 
 
-def _places(ladder: Ladder, sizes: Tensor) -> Tensor:  # (K, 6)
-    quality = torch.tensor([math.log(rung.quality / REFERENCE.quality) for rung in ladder])
+def _places(ladder: Ladder, sizes: Tensor) -> Tensor:  # (K, 6, and 1 for each further kind)
+    # Features have no quality; nobody looks at them.
+    quality = torch.tensor([math.log((rung.quality or 75) / REFERENCE.quality) for rung in ladder])
     scale = torch.tensor([math.log(rung.scale) for rung in ladder])
     squares = (quality * scale, quality * quality, scale * scale)
-    return torch.stack((quality, scale, sizes.float(), *squares), dim=1)
+    further = torch.nn.functional.one_hot(torch.tensor(kinds_of(ladder)))[:, 1:]
+    return torch.stack((quality, scale, sizes.float(), *squares, *further.float().unbind(1)), dim=1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx
 
 from edge_sdk import probe
 from edge_sdk.engine import OnnxEngine
+from edge_sdk.featurecodec.artefact import FILES, Artefact
 from edge_sdk.preprocess import SPEC, spec_sha256
 from edge_sdk.second_look import OnnxProbe
 from export.fuse import export_probe, fuse
@@ -56,7 +57,24 @@ def publish_run(
         check_probe(run.probe, OnnxProbe(model), run.expected.features)
         files["probe.onnx"] = ("probe", model)
         files["probe.safetensors"] = ("probe-head", state_to_bytes(run.probe))
+    files |= {f"codec/{FILES[role]}": (role, data) for role, data in _codec(run).items()}
     return store.publish(_draft(run, measured), files, aliases=aliases), parity
+
+
+def _codec(run: TrainingRun) -> Mapping[str, bytes]:
+    """Return the codec's files, which are those of the ladder's rungs.
+
+    Raises:
+        UsageError: a rung of features is another codec's, or there is none.
+    """
+    wanted = {rung.codec for rung in run.ladder if rung.codec is not None}
+    found = {Artefact.open(run.codec).id} if run.codec else set()
+    if wanted != found:
+        raise UsageError(
+            f"The ladder has rungs of the codecs {sorted(wanted) or 'none'}, the run brings "
+            f"{sorted(found) or 'none'}; train it again with --codec."
+        )
+    return run.codec
 
 
 def _draft(run: TrainingRun, measured: dict[str, Any]) -> Draft:

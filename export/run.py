@@ -5,12 +5,13 @@ RUN/prefix.onnx        the frozen prefix, pixels to features
 RUN/head.safetensors   the trained head
 RUN/parity.npz         inputs and what the training network says about them, for the gate
 RUN/probe.safetensors  the probe head, if probing pays
+RUN/codec/             the files of the codec, if the ladder has rungs of features
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from edge_sdk.engine import Scores
+from edge_sdk.featurecodec.artefact import FILES
 from edge_sdk.ladder import Ladder, ladder_from_dicts
 from edge_sdk.policy import OperatingPoint
 from export.gate import pictures_from_bytes, pictures_to_bytes
@@ -51,6 +53,7 @@ class TrainingRun:
         probe: the probe head, or None.
         facts: fields of the manifest that training knows: reward, scenery, backend, training,
             metrics, versions, parent.
+        codec: the files of the ladder's codec by their roles; empty without rungs of features.
     """
 
     prefix: bytes
@@ -62,6 +65,7 @@ class TrainingRun:
     facts: Mapping[str, Any]
     points: Sequence[OperatingPoint] = ()
     probe: ProbeHead | None = None
+    codec: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def algorithm(self) -> str:
@@ -69,14 +73,17 @@ class TrainingRun:
         return "bandit" if isinstance(self.head, FactoredHead) else "dqn"
 
     def save(self, folder: Path) -> None:
-        """Write the run's four files; ``run.json`` last, so that a run with it is whole."""
+        """Write the run's files; ``run.json`` last, so that a run with it is whole."""
         write_atomic(folder / "prefix.onnx", self.prefix)
         write_atomic(folder / "head.safetensors", state_to_bytes(self.head))
         write_atomic(folder / "parity.npz", pictures_to_bytes(self.inputs, self.expected))
         if self.probe is not None:
             write_atomic(folder / "probe.safetensors", state_to_bytes(self.probe))
+        for role, data in self.codec.items():
+            write_atomic(folder / "codec" / FILES[role], data)
         document = {
             "schema": SCHEMA,
+            "codec": list(self.codec),
             "ladder": [rung.as_dict() for rung in self.ladder],
             "operating_point": self.operating_point.as_dict(),
             "points": [point.as_dict() for point in self.points],
@@ -113,6 +120,10 @@ class TrainingRun:
                 probe=probe_from_bytes((folder / "probe.safetensors").read_bytes(), ladder)
                 if document.get("probe")
                 else None,
+                codec={
+                    role: (folder / "codec" / FILES[role]).read_bytes()
+                    for role in document.get("codec", ())
+                },
             )
         except UsageError:
             raise

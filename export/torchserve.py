@@ -32,7 +32,7 @@ __all__ = ["REQUIREMENTS", "archive", "model_name", "own_packages", "pack", "ser
 REQUIREMENTS = "numpy>=1.26\npillow>=11\nonnxruntime>=1.20\n"
 
 #: Roles of the files that decide; the others are for training and for gates.
-_DECIDING = re.compile(r"engine(-int8)?|probe")
+_DECIDING = re.compile(r"engine(-int8)?|probe|codec-\w+(-int8)?")
 
 #: A zip knows times from 1980 on; a fixed one makes equal archives of equal agents.
 _EPOCH = (1980, 1, 1, 0, 0, 0)

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import base64
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edge_sdk.agent import Agent, load_agent
+from edge_sdk.backends.base import Capabilities
 from edge_sdk.codec import load
 from edge_sdk.errors import ImageError
 from edge_sdk.parcel import UNLIMITED, Packer
@@ -56,7 +58,8 @@ def _answer(agent: Agent, row: dict[str, Any], context: Any, place: int) -> dict
     except ImageError as error:
         context.set_response_status(400, "not a picture", place)
         return {"schema": SCHEMA, "error": str(error)}
-    packer = Packer(picture, UNLIMITED)  # which service the encoding is for is not known here
+    # Which service the encoding is for is not known here.
+    packer = Packer(picture, _anything(agent), codec=agent.codec)
     decision = agent.decide(picture.image, packer.candidate)
     rung = agent.rung(decision.rung)
     answer = {
@@ -70,6 +73,10 @@ def _answer(agent: Agent, row: dict[str, Any], context: Any, place: int) -> dict
     if _wants_jpeg(row, context.get_all_request_header(place)):
         answer["jpeg"] = base64.b64encode(packer.pack(rung).jpeg).decode()
     return answer
+
+
+def _anything(agent: Agent) -> Capabilities:
+    return UNLIMITED if agent.codec is None else replace(UNLIMITED, codecs=(agent.codec.id,))
 
 
 def _wants_jpeg(row: dict[str, Any], headers: dict[str, str]) -> bool:

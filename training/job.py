@@ -16,8 +16,9 @@ from PIL import Image
 
 from edge_sdk.backends import open_backend
 from edge_sdk.backends.base import Backend, Label
-from edge_sdk.codec import encode
+from edge_sdk.codec import Streams, encode
 from edge_sdk.ladder import CANDIDATES, REFERENCE, Ladder
+from edge_sdk.view import View as Shown
 from export.network import Prefix
 from model_store.errors import EnvironmentMissing, UsageError
 from training.cloud.local import register_local
@@ -27,9 +28,10 @@ from training.labels.executors import open_executor
 from training.labels.labelling import Labeller, label_grid
 from training.labels.ledger import Ledger, picture_key
 from training.labels.table import AnswerTable, Rejected
+from training.learn import owner
 from training.learn.deepn import deepn_rungs
 from training.learn.feature_cache import FeatureCache
-from training.learn.features import Features, extract, extract_looks
+from training.learn.features import Features, extract, extract_framed, extract_looks
 from training.learn.fit import Labelled
 from training.learn.prior import means, of_size
 from training.learn.prune import prune
@@ -99,6 +101,7 @@ class Job:
         min_score: labels below it do not count.
         terms: what may be spent, by how many at once.
         model_version: what the service runs, if that is known.
+        codec: of rungs of features.
         seed: chooses the parity pictures.
     """
 
@@ -111,6 +114,7 @@ class Job:
         min_score: float = 0.0,
         terms: Terms | None = None,
         model_version: str | None = None,
+        codec: Streams | None = None,
         seed: int = 0,
     ) -> None:
         register_local()
@@ -118,6 +122,12 @@ class Job:
             raise UsageError(f"The minimum score is {min_score}; allowed is 0 to 1.")
         self.min_score, self.stages, self._seed = min_score, stages, seed
         self._terms = terms = terms or Terms()
+        self.codec = codec
+        if codec is not None and not terms.executor.startswith("threads"):
+            raise UsageError(
+                f"The executor {terms.executor!r} cannot run a codec; with --codec, or an agent "
+                "that brings one, allowed are threads and threads:N."
+            )
         with contextlib.ExitStack() as opening:
             self.backend: Backend = open_backend(backend)
             opening.callback(self.backend.close)
@@ -159,6 +169,7 @@ class Job:
                 ahead=self._encoders.ahead,
                 max_failures=self._terms.max_failures,
                 progress=lambda count: step(count, self._spent(*before)),
+                codec=self.codec,
             )
         self._name(table.rejected)
         return table
@@ -210,7 +221,7 @@ class Job:
         looks = np.full((len(kept), len(ladder), features.values.shape[1]), np.nan, np.float32)
         columns = [ladder.index(rung) for rung in look_at]
         looks[:, columns] = self.looks(prefix, kept, look_at, f"encodings of {part}")
-        return Labelled(features, table, looks)
+        return Labelled(features, table, looks, framed=self._framed(prefix, kept, look_at, part))
 
     def answered(
         self,
@@ -230,7 +241,17 @@ class Job:
             answers.table(),
             self.looks(prefix, kept, ladder, f"encodings of {part}") if look else None,
             answers,
+            self._framed(prefix, kept, ladder, part) if look else {},
         )
+
+    def _framed(
+        self, prefix: Prefix, views: Sequence[View], ladder: Ladder, part: str
+    ) -> dict[Shown, NDArray[np.float32]]:
+        """Compute the features of what the ladder's views show, if there are any."""
+        if not any(rung.view for rung in ladder):
+            return {}
+        with self.stages.stage(f"views of {part}", len(views)) as step:
+            return extract_framed(prefix, views, ladder, cache=self._seen, progress=step)
 
     def learned_ladder(self, views: Sequence[View], calls: int) -> Ladder:
         """Ask about ``calls`` candidates of some of the views, and keep the rungs worth having.
@@ -238,7 +259,7 @@ class Job:
         The candidates are ``CANDIDATES`` and DeepN-JPEG's rungs for these pictures, in both of its
         variants. The metric is ``any_hit``.
         """
-        some = views[:: -(-len(views) // LADDER_VIEWS)]
+        some = _some(views)
         with self.stages.stage("computing DeepN-JPEG tables", len(some)) as step:
             found = deepn_rungs(some, progress=step)
         tables = tuple(dict.fromkeys(rung for ladder in found.values() for rung in ladder))
@@ -246,8 +267,22 @@ class Job:
         table = self._sampled(some, candidates, "asking about candidate rungs", calls).table()
         prior = _prior(table.size_ratio.mean(axis=0), len(tables))
         ladder = prune(table.agreement["any_hit"], table.size_ratio, candidates, prior)
-        self.stages.say(f"kept {len(ladder)} rungs: {', '.join(rung.name for rung in ladder)}")
+        self._tell_ladder(ladder)
         return ladder
+
+    def owner_ladder(self, views: Sequence[View], candidates: Ladder, calls: int) -> Ladder:
+        """Ask about ``calls`` candidates of some of the views, and keep the rungs worth having.
+
+        The metric is ``any_hit``; see ``training.learn.owner``.
+        """
+        some = _some(views)
+        table = self._sampled(some, candidates, "asking about candidate rungs", calls).table()
+        ladder = owner.chosen(table.agreement["any_hit"], table.size_ratio, candidates)
+        self._tell_ladder(ladder)
+        return ladder
+
+    def _tell_ladder(self, ladder: Ladder) -> None:
+        self.stages.say(f"kept {len(ladder)} rungs: {', '.join(rung.name for rung in ladder)}")
 
     def _sampled(self, views: Sequence[View], ladder: Ladder, title: str, calls: int) -> Answers:
         before = self.labeller.bought, self.labeller.cost_usd
@@ -265,11 +300,17 @@ class Job:
                 workers=self._terms.workers or WORKERS,
                 max_failures=self._terms.max_failures,
                 progress=told,
+                codec=self.codec,
             )
             if calls:
                 answers.sample(calls, np.random.default_rng(self._seed), progress=told)
         self._name(answers.rejected)
         return answers
+
+
+def _some(views: Sequence[View]) -> Sequence[View]:
+    """Return views spread over all, few enough to ask which rungs are worth having."""
+    return views[:: -(-len(views) // LADDER_VIEWS)]
 
 
 def _prior(sizes: NDArray[np.float64], tables: int) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from edge_sdk import probe
+from edge_sdk.agent import codec_of
 from edge_sdk.engine import OnnxEngine, Scores
 from edge_sdk.ladder import ladder_from_dicts
 from edge_sdk.memory import Transitions, read_transitions
@@ -144,6 +145,7 @@ def _learn(store: Store, seen: Transitions, request: RetrainRequest) -> Training
         inputs=inputs,
         expected=scores(head, engine.run(inputs).features),
         facts=_facts(parent.manifest, seen, rows, request),
+        codec=codec_of(parent),
     )
 
 

@@ -13,12 +13,13 @@ PACKAGES = ("adacompress", "numpy", "onnx", "onnxruntime", "pillow", "torch", "t
 
 
 def versions() -> dict[str, str]:
-    """Return package name to version; JPEG bytes differ between builds of libjpeg-turbo."""
+    """Return package name to version; bytes differ between builds of the image libraries."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
-    found["libjpeg-turbo"] = str(features.version("libjpeg_turbo") or "unknown")
+    for name in ("libjpeg_turbo", "webp"):
+        found[name.replace("_", "-")] = str(features.version(name) or "unknown")
     return found

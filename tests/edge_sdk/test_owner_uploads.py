@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_sdk.agent import Agent
+from edge_sdk.allowance import Allowance
 from edge_sdk.backends.base import Box, Capabilities, Label, Recognition
 from edge_sdk.backends.limits import check_limits, check_upload, media_type, takes
 from edge_sdk.climb import Look, climb
@@ -228,8 +229,10 @@ def test_a_small_upload_is_sent_without_encoding_the_reference_but_never_a_large
     tiny = Packer(Picture(photo(8, 8)), ALL)
     huge = Rung(format="webp", quality=95, view=View(side=400, resized=400))
     assert tiny.pack(huge).rung == REFERENCE
-    flat = Image.new("RGB", (640, 480))  # the cheapest reference that a size can have
-    assert len(encode(flat, REFERENCE)) > 640 * 480 // 256 * 4
+    flat = Image.new("RGB", (637, 470))  # the cheapest reference that a size can have
+    least = Packer(Picture(flat), ALL).least_reference
+    assert 0.8 * len(encode(flat, REFERENCE)) < least < len(encode(flat, REFERENCE))
+    assert Packer(Picture(flat), replace(ALL, max_side=600)).least_reference == 0
 
 
 # Boxes.
@@ -359,3 +362,36 @@ def test_an_agent_that_looks_never_looks_at_features(device: Any) -> None:
     result, _ = served(device, Reader(), one)
     assert result.rung == STREAM
     assert 0 not in looked
+
+
+def test_a_cropped_encoding_is_compared_with_the_crop() -> None:
+    compared: dict[int, Any] = {}
+
+    class Glass:
+        def run(self, original: Any, candidate: Any, rung: int, size_ratio: float) -> Any:
+            compared[rung] = original, candidate
+            return np.full(4, 0.2, dtype=np.float32)
+
+    point = OperatingPoint(trade_off=1.0, max_probes=4)
+    one = agent(1, 2, probe=Glass(), operating_point=point)
+    # The middle is bright and what the service does not look at is dark.
+    picture = Image.new("RGB", (300, 100))
+    picture.paste((250, 250, 250), (100, 0, 200, 100))
+    one.decide(picture, Packer(Picture(picture), ALL).candidate)
+    assert set(compared) == {1, 2}
+    assert compared[1][0].mean() == pytest.approx(250, abs=2)
+    assert compared[1][1].mean() == pytest.approx(250, abs=4)
+    assert compared[2][0].mean() == pytest.approx(250 / 3, abs=4)
+
+
+@pytest.mark.parametrize(("at_least", "lasts"), [(0, False), (3_000, True)])
+def test_features_earn_the_bytes_that_verifying_them_takes(at_least: int, lasts: bool) -> None:
+    """Their pictures' references are never encoded, and what they weigh at least is credit."""
+    allowance = Allowance(0.02, 1000, 1.0)
+    for number in range(8_000):
+        checked = number % 4 == 0
+        uploaded, reference = (40_400, 40_000) if checked else (400, None)
+        allowance.used(
+            uploaded=uploaded, reference=reference, extra=0, steady=True, at_least=at_least
+        )
+    assert allowance.affords(steady=True) is lasts

@@ -18,7 +18,9 @@ from edge_sdk.errors import EngineError
 from edge_sdk.ladder import REFERENCE, Ladder, Rung
 from edge_sdk.preprocess import spec_sha256
 from edge_sdk.second_look import SCHEMA, OnnxProbe
+from edge_sdk.view import View
 from export.fuse import OPSET, export_probe
+from export.parity import check_probe
 from export.probe_head import STATISTICS, ProbeHead
 from export.run import state_to_bytes
 
@@ -277,3 +279,41 @@ def test_another_contract_is_refused(name: str, value: str, message: str, export
             entry.value = value
     with pytest.raises(EngineError, match=message):
         OnnxProbe(model.SerializeToString())
+
+
+# --- several kinds of rungs -------------------------------------------------------------------
+
+VIEW = View(side=48, resized=64)
+MIXED: Ladder = (
+    Rung(format="features", codec="0" * 16, rate=0),
+    Rung(format="webp", quality=30, view=VIEW),
+    *LADDER,
+    Rung(format="webp", quality=60, view=VIEW),
+)
+
+
+def test_a_head_of_frames_says_the_same_of_other_kinds_with_the_same_place() -> None:
+    """WebP of the view at quality 45 is what JPEG at 45 is, until answers say otherwise."""
+    head = make_head()
+    with torch.no_grad():
+        head.sizes.zero_()
+        head.place.copy_(ProbeHead.from_state(head.state_dict(), LADDER).place)
+        head.place[:, 2] = 0.0
+    twins = (*LADDER, Rung(format="webp", quality=45, view=VIEW))
+    moved = head.moved_to(twins)
+    rng = np.random.default_rng(1)
+    looks = [torch.from_numpy(rng.random((5, DIMENSION)).astype(np.float32)) for _ in range(2)]
+    ratio = torch.full((5,), 0.3)
+    known = head(*looks, torch.full((5,), 2), ratio)
+    told = moved(*looks, torch.full((5,), 2), ratio)
+    assert torch.allclose(told[:, :4], known, atol=1e-6)
+    own = moved(*looks, torch.full((5,), 4), ratio)
+    assert torch.allclose(own[:, 4], known[:, 2], atol=1e-6)
+
+
+def test_the_graph_of_several_kinds_says_what_its_head_says() -> None:
+    head = make_head().moved_to(MIXED)
+    probe = OnnxProbe(export_probe(head, DIMENSION, MIXED))
+    assert probe.ladder == MIXED
+    features = np.random.default_rng(0).random((8, DIMENSION)).astype(np.float32)
+    check_probe(head, probe, features)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from edge_sdk.codec import encode, load
 from edge_sdk.ladder import REFERENCE, Rung
 from training.labels.ledger import picture_key
 from training.labels.table import AnswerTable
+from training.measure.exhibits import exhibits
 from training.measure.failures import Failures, worst_failures
 from training.photos import View
 
@@ -101,3 +104,37 @@ def test_what_the_ledger_does_not_hold_is_not_shown_and_not_bought(views: list[V
 def test_no_failure_is_told_as_none(views: list[View]) -> None:
     seen = found(views, [1.0] * 5, [0.9] * 5)
     assert seen.as_dict() == {"pictures": 5, "failed": 0, "worst": []}
+
+
+class Mean:
+    """A codec that sends the picture's mean colour."""
+
+    id = "00112233aabbccdd"
+
+    def integers(self, image: Image.Image) -> Any:
+        return (np.asarray(image).mean(axis=(0, 1)) / 2).astype(np.int8)[None, :, None, None]
+
+    def encode(self, integers: Any, rate: int) -> bytes:
+        return b"\xaf\x00" + bytes.fromhex(self.id)[:4] + integers[rate].tobytes()
+
+
+def test_other_formats_are_shown_as_what_they_are_and_features_not_at_all(
+    views: list[View],
+) -> None:
+    rungs = (Rung(format="webp", quality=5), Rung(format="features", codec=Mean.id, rate=0))
+    answers = replace(table(views[:2], [0.0, 0.0], [0.9, 0.8]), ladder=(*rungs, REFERENCE))
+    takes = replace(TAKES, formats=("JPEG", "WEBP"), codecs=(Mean.id,))
+    seen = worst_failures(
+        views[:2],
+        replace(answers, agreement={"any_hit": np.zeros((2, 3))}),
+        np.array([0, 1]),
+        lambda key, rung: TRUTH if rung == REFERENCE else ANSWER,
+        takes,
+        codec=Mean(),
+    )
+    webp, stream = seen.worst
+    assert webp.as_dict()["sent"]["picture"].startswith("data:image/webp;base64,")
+    assert (stream.sent.picture, stream.sent.size, stream.sent.width) == (None, 9, 0)
+    assert stream.reference.picture is not None
+    page = exhibits({"failures": seen.as_dict(), "metric": "any_hit"})
+    assert "Sent as f0-0011: 9 bytes, no picture" in page

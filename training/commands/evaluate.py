@@ -96,7 +96,8 @@ def _command(arguments: argparse.Namespace) -> int:
     pictures = views(paths, 1, long_side=None, seed=arguments.seed)
     min_score = manifest.backend.get("min_score") or 0.0
     metric = arguments.metric or manifest.backend.get("metric") or ANY_HIT
-    with open_job(arguments, run, stages, min_score) as job:
+    with open_job(arguments, run, stages, min_score, agent.codec) as job:
+        agent = agent.on(job.backend.capabilities)
         prices = _prices(arguments, job)
         ladders = ladders_of(arguments.baselines, pictures, stages)
         # All ladders in one table: a picture is left out of all or of none.
@@ -182,6 +183,7 @@ def _extras(
         metric=metric,
         min_score=job.min_score,
         most=arguments.failures,
+        codec=agent.codec,
     )
     return _Extras(noise, cost, prices, failures, answers)
 
@@ -192,7 +194,7 @@ def _decide(agent: Agent, pictures: Sequence[View], job: Job) -> _Measured:
     with job.stages.stage("deciding", len(pictures)) as step:
         for view in pictures:
             picture = Picture(view.open())
-            packer = Packer(picture, job.backend.capabilities)
+            packer = Packer(picture, job.backend.capabilities, codec=agent.codec)
             begun = time.perf_counter()
             rungs.append(agent.decide(picture.image, packer.candidate).rung)
             decided = time.perf_counter()

@@ -16,13 +16,14 @@ import numpy as np
 
 from edge_sdk.agreement import ANY_HIT
 from edge_sdk.folder import find_pictures
-from edge_sdk.ladder import LADDERS, Ladder
+from edge_sdk.ladder import Ladder
 from export.network import PRECISIONS, Prefix
 from export.publish import publish_run
 from export.run import TrainingRun
 from model_store import Manifest, Store
 from model_store.cli import print_json
 from training.commands.options import add_noise, add_service, open_job
+from training.commands.rungs import Rungs, add_rungs
 from training.job import Job, open_run
 from training.learn.calibrate import images_needed
 from training.learn.coldstart import start_from
@@ -42,9 +43,6 @@ __all__ = ["add_parser"]
 #: Share of the photos that the heads are fitted to; the others certify the operating point. What
 #: limits the bytes is how much better than its target an agent must be to prove it on few photos.
 TRAIN_SHARE = 1 / 3
-
-#: Name of the ladder that is chosen by the service's own answers.
-LEARNED = "learned"
 
 #: (prefix, ladder) -> heads to start from.
 Opener = Callable[[Prefix, Ladder], Start]
@@ -74,11 +72,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--scenery", default="day", metavar="NAME")
     parser.add_argument("--target-accuracy", type=float, default=0.95, metavar="T")
     parser.add_argument("--algorithm", choices=("bandit", "dqn"), default="bandit")
-    parser.add_argument(
-        "--ladder",
-        choices=(*LADDERS, LEARNED),
-        help="default: full; paper for dqn; learned asks first which rungs suit the service",
-    )
+    add_rungs(parser)
     parser.add_argument(
         "--answers",
         choices=("sample", "grid"),
@@ -134,20 +128,19 @@ def _command(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         max_probes=arguments.max_probes,
     )
-    stages, run = Stages(), open_run(arguments.run)
+    stages, rungs, run = Stages(), Rungs.of(arguments), open_run(arguments.run)
     paths = readable(find_pictures(arguments.images), stages.say)
     pictures = views(paths, arguments.views, long_side=None, seed=arguments.seed)
-    default = "paper" if arguments.algorithm == "dqn" else "full"
-    ladder = arguments.ladder or default
     prefix = _prefix(arguments, pictures[0], stages)
-    with open_job(arguments, run, stages) as job:
+    with open_job(arguments, run, stages, codec=rungs.codec) as job:
         noise = _noise(job, pictures, goal, arguments.noise)
         if arguments.algorithm == "dqn":
-            learned = _learn_dqn(job, prefix, pictures, ladder, goal)
+            learned = _learn_dqn(job, prefix, pictures, rungs, goal)
         else:
             calls = None if arguments.answers == "grid" else SAMPLED_CALLS
             start = _start(arguments)
-            learned = _learn(job, prefix, pictures, ladder, goal, calls=calls, start=start)
+            learned = _learn(job, prefix, pictures, rungs, goal, calls=calls, start=start)
+    learned = replace(learned, run=replace(learned.run, codec=rungs.files))
     if noise:
         learned = learned.knowing("noise", noise.as_dict())
     learned.run.save(run)
@@ -215,8 +208,10 @@ def _rungs(learned: _Learned) -> dict[str, float]:
     return rung_shares(run.ladder[index].name for index in choices(run, held))
 
 
-def _learn_dqn(job: Job, prefix: Prefix, pictures: list[View], name: str, goal: Goal) -> _Learned:
-    train = job.labelled(prefix, pictures, _ladder(job, pictures, name), "photos")
+def _learn_dqn(
+    job: Job, prefix: Prefix, pictures: list[View], rungs: Rungs, goal: Goal
+) -> _Learned:
+    train = job.labelled(prefix, pictures, rungs.ladder(job, pictures), "photos")
     with job.stages.stage("learning"):
         return _Learned(fit_dqn(prefix, train, _of_model(goal, job))[0], {"train": train})
 
@@ -225,7 +220,7 @@ def _learn(
     job: Job,
     prefix: Prefix,
     pictures: list[View],
-    name: str,
+    rungs: Rungs,
     goal: Goal,
     *,
     calls: int | None,
@@ -237,7 +232,7 @@ def _learn(
         job: service and ledger.
         prefix: makes the features.
         pictures: for training and for calibration.
-        name: of the ladder.
+        rungs: which ladder.
         goal: what is promised.
         calls: answers a training picture besides its reference; None for every rung of every one.
         start: opens the heads to start from.
@@ -245,7 +240,7 @@ def _learn(
     train_views, held_views = split_by_photo(
         pictures, (TRAIN_SHARE, 1.0 - TRAIN_SHARE), seed=goal.seed
     )
-    ladder = _ladder(job, train_views, name)
+    ladder = rungs.ladder(job, train_views)
     begin = start(prefix, ladder)
     look_at = ladder if goal.max_probes else ()
     if calls is None:
@@ -273,10 +268,6 @@ def _start(arguments: argparse.Namespace) -> Opener:
         return _STARTS[arguments.start]
     parent = Store(arguments.store).load(arguments.start)
     return lambda prefix, ladder: start_from(parent, ladder, prefix.dimension)
-
-
-def _ladder(job: Job, views: list[View], name: str) -> Ladder:
-    return job.learned_ladder(views, SAMPLED_CALLS) if name == LEARNED else LADDERS[name]
 
 
 def _of_model(goal: Goal, job: Job) -> Goal:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from edge_sdk.agreement import METRICS
+from edge_sdk.codec import Streams
 from training.job import Job, Terms
 from training.measure.failures import MOST
 from training.measure.noise import SAMPLE
@@ -101,7 +102,11 @@ def _pictures(text: str) -> int:
 
 
 def open_job(
-    arguments: argparse.Namespace, run: Path, stages: Stages, min_score: float = 0.0
+    arguments: argparse.Namespace,
+    run: Path,
+    stages: Stages,
+    min_score: float = 0.0,
+    codec: Streams | None = None,
 ) -> Job:
     """Open the job of :func:`add_service`'s options.
 
@@ -110,6 +115,7 @@ def open_job(
         run: the opened run folder.
         stages: tells the progress.
         min_score: used where the option was not given.
+        codec: of rungs of features.
     """
     given = arguments.min_score
     return Job(
@@ -126,5 +132,6 @@ def open_job(
             workers=arguments.workers,
             executor=arguments.executor,
         ),
+        codec=codec,
         seed=arguments.seed,
     )

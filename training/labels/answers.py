@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from edge_sdk.agreement import METRICS, compare
 from edge_sdk.backends.base import Label
-from edge_sdk.codec import encode
+from edge_sdk.codec import Scales, Streams, encode
 from edge_sdk.errors import BackendProtocol, BackendRejected, BackendUnavailable, ImageError
 from edge_sdk.ladder import Ladder, Rung
 from model_store.errors import AdaCompressError, UsageError
@@ -58,11 +58,12 @@ class Answers:
         pictures: those that cannot be read or are refused are left out, see ``rejected``.
         ladder: K rungs, cheapest first.
         labeller: answers.
-        wire_size: request body of a JPEG file, in bytes.
+        wire_size: request body of a file, in bytes.
         min_score: labels below it do not count.
         workers: uploads under way at once.
         max_failures: pictures that the service may fail on before everything stops.
         progress: called with 1 after every picture.
+        codec: of the ladder's rungs of features.
 
     Raises:
         BackendError, BudgetReached: asking stopped; what was paid for is in the ledger.
@@ -80,7 +81,9 @@ class Answers:
         workers: int = 2,
         max_failures: int = 0,
         progress: Callable[[int], object] = lambda count: None,
+        codec: Streams | None = None,
     ) -> None:
+        self._codec = codec
         self.ladder, self._labeller, self._wire_size = ladder, labeller, wire_size
         self._min_score, self._workers = min_score, workers
         self._max_failures = max_failures
@@ -182,7 +185,7 @@ class Answers:
         )
 
     def _open(self, picture: Picture) -> _Row:
-        prepared = prepare(picture, self.ladder, self._labeller.capabilities)
+        prepared = prepare(picture, self.ladder, self._labeller.capabilities, self._codec)
         reference = prepared.reference
         truth = self._labeller.ask(prepared.key, reference.rung, reference.jpeg)
         files = [one.jpeg for one in (reference, *prepared.uploads)]
@@ -205,7 +208,7 @@ class Answers:
         pixels = row.rungs[rung].pixels
         if pixels not in row.known:
             # Encoded once more: a folder's files at every rung would not fit into the memory.
-            jpeg = encode(row.picture.open(), row.rungs[rung])
+            jpeg = encode(Scales(row.picture.open(), self._codec), row.rungs[rung])
             labels = self._labeller.ask(row.key, row.rungs[rung], jpeg)
             row.known[pixels] = self._compared(row.truth, labels)
         return row.known[pixels]

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from edge_sdk.backends.base import Capabilities
+from edge_sdk.codec import Streams
 from edge_sdk.errors import ImageError
 from edge_sdk.ladder import Ladder
 from model_store.errors import EnvironmentMissing, UsageError
@@ -117,12 +118,17 @@ class Encoding:
         executor: None leaves the work to whoever takes the files.
         ladder: rungs to encode at.
         capabilities: what the service accepts.
+        codec: of rungs of features; it cannot leave this process.
     """
 
     def __init__(
-        self, executor: Executor | None, ladder: Ladder, capabilities: Capabilities
+        self,
+        executor: Executor | None,
+        ladder: Ladder,
+        capabilities: Capabilities,
+        codec: Streams | None = None,
     ) -> None:
-        self._executor, self._ladder, self._capabilities = executor, ladder, capabilities
+        self._executor, self._rest = executor, (ladder, capabilities, codec)
         self._pending: set[Future[Attempt]] = set()
         self._closed = False
 
@@ -132,10 +138,10 @@ class Encoding:
         The function raises ``WorkerFailed`` if there will be none, ``EnvironmentMissing`` if the
         worker does not see the picture that is here, ``CancelledError`` after ``close``.
         """
-        here = partial(attempt, picture, self._ladder, self._capabilities)
+        here = partial(attempt, picture, *self._rest)
         if self._executor is None:
             return here
-        future = self._executor.submit(attempt, picture, self._ladder, self._capabilities)
+        future = self._executor.submit(attempt, picture, *self._rest)
         self._pending.add(future)
         future.add_done_callback(self._pending.discard)
         return partial(self._take, future, picture.photo, here)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from edge_sdk.agreement import METRICS, compare
 from edge_sdk.backends.base import Label
+from edge_sdk.codec import Streams
 from edge_sdk.errors import BackendProtocol, BackendRejected, BackendUnavailable, ImageError
 from edge_sdk.ladder import Ladder
 from model_store.errors import AdaCompressError, UsageError
@@ -53,6 +54,7 @@ def label_grid(
     ahead: int | None = None,
     max_failures: int = 0,
     progress: Callable[[int], object] = lambda count: None,
+    codec: Streams | None = None,
 ) -> AnswerTable:
     """Return sizes and agreements of every picture at every rung.
 
@@ -60,7 +62,7 @@ def label_grid(
         pictures: N pictures, opened one by one in the workers.
         ladder: K rungs.
         labeller: answers.
-        wire_size: request body of a JPEG file, in bytes.
+        wire_size: request body of a file, in bytes.
         min_score: labels below it do not count.
         workers: uploads under way at once.
         executor: opens and encodes the pictures; None leaves it to the uploading threads.
@@ -68,6 +70,7 @@ def label_grid(
         max_failures: pictures that the service or a worker may fail on before everything stops.
             Until then they are left out, as those are that cannot be read or are refused.
         progress: called with 1 after every picture.
+        codec: of the ladder's rungs of features.
 
     Raises:
         BackendError, BudgetReached: asking stopped; what was paid for is in the ledger.
@@ -79,7 +82,7 @@ def label_grid(
     failures = _Failures(max_failures)
     with (
         _pool(workers) as (pool, stop),
-        closing(Encoding(executor, ladder, labeller.capabilities)) as encoding,
+        closing(Encoding(executor, ladder, labeller.capabilities, codec)) as encoding,
     ):
         grid = _Grid(ladder, labeller, wire_size, min_score, stop)
 

@@ -14,6 +14,7 @@ from PIL import Image
 from edge_sdk.backends.base import Capabilities
 from edge_sdk.backends.limits import check_upload
 from edge_sdk.codec import Picture as Opened
+from edge_sdk.codec import Streams
 from edge_sdk.errors import BackendRejected, ImageError
 from edge_sdk.ladder import Ladder
 from edge_sdk.parcel import Packer, Parcel
@@ -53,15 +54,19 @@ class Prepared:
     uploads: tuple[Parcel, ...]
 
 
-def prepare(picture: Picture, ladder: Ladder, capabilities: Capabilities) -> Prepared:
+def prepare(
+    picture: Picture, ladder: Ladder, capabilities: Capabilities, codec: Streams | None = None
+) -> Prepared:
     """Encode a picture at every rung of ``ladder``, cut to what the service accepts.
+
+    Rungs of features need their ``codec``.
 
     Raises:
         ImageError: it cannot be read or encoded.
         BackendRejected: the service does not even take the reference; nothing is paid for then.
     """
     image = picture.open()
-    packer = Packer(Opened(image), capabilities)
+    packer = Packer(Opened(image), capabilities, codec=codec)
     reference, uploads = packer.reference(), tuple(packer.parcels(ladder))
     for parcel in (reference, *uploads):
         check_upload(parcel.jpeg, capabilities, "the service")
@@ -72,13 +77,15 @@ def prepare(picture: Picture, ladder: Ladder, capabilities: Capabilities) -> Pre
 Attempt = Prepared | ImageError | BackendRejected
 
 
-def attempt(picture: Picture, ladder: Ladder, capabilities: Capabilities) -> Attempt:
+def attempt(
+    picture: Picture, ladder: Ladder, capabilities: Capabilities, codec: Streams | None = None
+) -> Attempt:
     """Return what :func:`prepare` returns or raises.
 
     An executor tries a function again that raises, and warns of it; a picture that cannot be read
     will be no better then.
     """
     try:
-        return prepare(picture, ladder, capabilities)
+        return prepare(picture, ladder, capabilities, codec)
     except (ImageError, BackendRejected) as error:
         return error

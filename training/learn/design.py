@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_sdk.ladder import REFERENCE, Ladder
+from edge_sdk.ladder import REFERENCE, Ladder, kinds_of
 from training.learn.logistic import covariance, fit_linear, fit_logistic, log_loss
 
 __all__ = ["FOLDS", "Design", "Observations", "Penalties", "Regression", "Space", "smooth_basis"]
@@ -27,6 +27,9 @@ PENALTIES = (math.inf, 1000.0, 300.0, 100.0, 30.0, 10.0)
 
 #: Folds of the cross-validation.
 FOLDS = 5
+
+#: What a step to a codec's next rate is of the way between qualities 10 and 75.
+_RATE = 0.3
 
 _BASIS_PENALTY = 1e-2
 _DEVIATION_PENALTY = 1.0
@@ -115,7 +118,7 @@ class Design:
     """The regression's columns for M observed cells, and back to one linear map per rung."""
 
     def __init__(self, ladder: Ladder, space: Space, seen: Observations) -> None:
-        self._basis, self._modes = smooth_basis(ladder), smooth_basis(ladder)[:, :3]
+        self._basis, self._modes = smooth_basis(ladder), _modes(ladder)
         known = space.project(seen.features)[seen.row]  # (M, r)
         alone = [self._basis[seen.rung], np.eye(len(ladder))[seen.rung]]
         spoken = (self._modes[seen.rung][:, :, None] * known[:, None, :]).reshape(len(known), -1)
@@ -207,8 +210,34 @@ def _clearly_positive(gain: Array, folds: NDArray[np.int64]) -> bool:
     return bool(means.mean() > means.std(ddof=1) / np.sqrt(len(means)))
 
 
-def smooth_basis(ladder: Ladder) -> Array:  # (K, 4)
-    """Return 1, log quality, log scale and their product, about zero and of order one."""
-    quality = np.log([rung.quality / REFERENCE.quality for rung in ladder]) + 1.0
-    scale = np.log2([rung.scale for rung in ladder])
-    return np.stack([np.ones_like(quality), quality, scale, quality * scale], axis=1)
+def smooth_basis(ladder: Ladder) -> Array:  # (K, 4 for each kind of rungs)
+    """Return 1, quality, scale and their product, about zero and of order one.
+
+    Each kind of rungs (``edge_sdk.ladder.kinds_of``) has its own four: WebP's qualities are not
+    JPEG's, and half the sides of a small square are not half the sides of a frame.
+    """
+    quality, scale = _coordinates(ladder)
+    own = np.stack([np.ones_like(quality), quality, scale, quality * scale], axis=1)
+    kinds = np.array(kinds_of(ladder))
+    parts = [own * (kinds == kind)[:, None] for kind in np.unique(kinds)]
+    # What is the same for all rungs of a kind tells nothing; the first kind's were always there.
+    return np.concatenate([parts[0], *(part[:, part.any(axis=0)] for part in parts[1:])], axis=1)
+
+
+def _modes(ladder: Ladder) -> Array:  # (K, 3, and 1 for each further kind)
+    """Return what may depend on the picture: the height and the slopes, the height by kind."""
+    quality, scale = _coordinates(ladder)
+    kinds = np.array(kinds_of(ladder))
+    heights = [(kinds == kind).astype(np.float64) for kind in np.unique(kinds)[1:]]
+    return np.stack([np.ones_like(quality), quality, scale, *heights], axis=1)
+
+
+def _coordinates(ladder: Ladder) -> tuple[Array, Array]:  # 2 x (K,)
+    """Return log quality, 1 at the reference's, and log scale; of features the rate and nothing."""
+    quality = [
+        np.log(rung.quality / REFERENCE.quality) + 1.0
+        if rung.rate is None
+        else _RATE * rung.rate - 1.0
+        for rung in ladder
+    ]
+    return np.array(quality), np.log2([rung.scale for rung in ladder])

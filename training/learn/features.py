@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_sdk.codec import Scales, encode, load
+from edge_sdk.codec import Scales, encode, framed, load
 from edge_sdk.ladder import Ladder, Rung
 from edge_sdk.palette import palette_of
 from edge_sdk.preprocess import to_input
+from edge_sdk.view import View as Seen
 from export.network import WHOLE, Prefix
 from model_store.errors import EnvironmentMissing, UsageError
 from training import assets
@@ -28,7 +29,7 @@ from training.photos import View
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-__all__ = ["Features", "extract", "extract_looks", "load_prefix"]
+__all__ = ["Features", "extract", "extract_framed", "extract_looks", "load_prefix"]
 
 #: Pictures under way at once; decoding, resizing and the runtime let go of the interpreter's lock.
 WORKERS = 2
@@ -146,7 +147,8 @@ def extract_looks(
 ) -> NDArray[np.float32]:
     """Compute the features of every encoding of ``views``, float32 (N, K, D).
 
-    It is what a device does when it probes: encode, decode, the one resize, the prefix.
+    It is what a device does when it probes: encode, decode, the one resize, the prefix. Rungs that
+    are no pictures cannot be looked at: NaN.
 
     Args:
         prefix: the torch module.
@@ -155,15 +157,20 @@ def extract_looks(
         cache: has features computed before, and gets the others.
         progress: called with the number of views done since the last call.
     """
-    eye, names = _Eye(prefix, cache), [pixels_text(rung) for rung in ladder]
+    eye, pictures = _Eye(prefix, cache), [rung for rung in ladder if rung.has_pixels]
+    seen, names = [rung.has_pixels for rung in ladder], [pixels_text(rung) for rung in pictures]
 
     def one(view: View) -> NDArray[np.float32]:
         image = view.open()
         scales = Scales(image)
         candidates = {
-            name: partial(_encoded, scales, rung) for name, rung in zip(names, ladder, strict=True)
+            name: partial(_encoded, scales, rung)
+            for name, rung in zip(names, pictures, strict=True)
         }
-        return eye.see(image, candidates)[[list(candidates).index(name) for name in names]]
+        found = eye.see(image, candidates)[[list(candidates).index(name) for name in names]]
+        looks = np.full((len(ladder), found.shape[1]), np.nan, dtype=np.float32)
+        looks[seen] = found
+        return looks
 
     looks = []
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="looks") as pool:
@@ -171,6 +178,40 @@ def extract_looks(
             looks.append(values)
             progress(1)
     return np.stack(looks)
+
+
+def extract_framed(
+    prefix: Prefix,
+    views: Sequence[View],
+    ladder: Ladder,
+    *,
+    cache: FeatureCache | None = None,
+    progress: Callable[[int], object] = lambda count: None,
+) -> dict[Seen, NDArray[np.float32]]:
+    """Compute the features of what the services' views of a ladder show of ``views``, unencoded.
+
+    Args:
+        prefix: the torch module.
+        views: opened one by one, not kept.
+        ladder: its rungs' views are meant.
+        cache: has features computed before, and gets the others.
+        progress: called with the number of views done since the last call.
+
+    Returns:
+        By the rungs' view, float32 (N, D).
+    """
+    eye, wanted = _Eye(prefix, cache), list(dict.fromkeys(r.view for r in ladder if r.view))
+
+    def one(picture: View) -> NDArray[np.float32]:
+        image = picture.open()
+        return eye.see(image, {f"framed {view}": partial(framed, image, view) for view in wanted})
+
+    found = []
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="views") as pool:
+        for values in pool.map(one, views) if wanted else ():
+            found.append(values)
+            progress(1)
+    return {view: np.stack([row[place] for row in found]) for place, view in enumerate(wanted)}
 
 
 #: What the cache calls the picture itself, among its encodings.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from edge_sdk.engine import Scores
 from edge_sdk.ladder import Ladder
 from edge_sdk.policy import OperatingPoint
 from edge_sdk.scenery import Signature
+from edge_sdk.view import View
 from export.network import CONFIDENCE, Prefix
 from export.run import Head, TrainingRun
 from model_store.errors import UsageError
@@ -119,23 +120,26 @@ class Labelled:
         table: sizes, and the answers so far.
         looks: float32 (N, K, D), features of every encoding, or None if nobody looked.
         answers: buys what the table lacks; None where it is complete.
+        framed: view -> float32 (N, D), features of what the ladder's views show.
     """
 
     features: Features
     table: AnswerTable
     looks: NDArray[np.float32] | None = None
     answers: Asking | None = None
+    framed: Mapping[View, NDArray[np.float32]] = field(default_factory=dict)
 
     def on(self, ladder: Ladder) -> Labelled:
         """Return the same pictures with the answers on another ladder."""
         columns = [self.table.ladder.index(rung) for rung in ladder]
         looks = None if self.looks is None else self.looks[:, columns]
-        return Labelled(self.features, self.table.on(ladder), looks)
+        return Labelled(self.features, self.table.on(ladder), looks, framed=self.framed)
 
     def take(self, rows: NDArray[np.int64]) -> Labelled:
         """Return some of the pictures, with the answers so far."""
         looks = None if self.looks is None else self.looks[rows]
-        return Labelled(self.features.take(rows), self.table.take(rows), looks)
+        framed = {view: values[rows] for view, values in self.framed.items()}
+        return Labelled(self.features.take(rows), self.table.take(rows), looks, framed=framed)
 
     def observer(self, metric: str) -> Observe:
         """Return what tells the agreement of one rung of each picture."""
@@ -159,6 +163,7 @@ class Labelled:
             size_ratio=table.size_ratio,
             labels=table.reference_label,
             looks=self.looks,
+            framed=self.framed,
         )
 
 

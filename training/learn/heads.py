@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from edge_sdk.engine import Scores
-from edge_sdk.ladder import Ladder
+from edge_sdk.ladder import Ladder, kinds_of
 from edge_sdk.policy import OperatingPoint
+from edge_sdk.view import View
 from export.network import CONFIDENCE, FactoredHead, Prefix, always_agrees
 from export.probe_head import ProbeHead
 from export.run import Head
@@ -43,7 +44,8 @@ class Seen:
         agreement: float64 (N, K), NaN where nobody asked.
         size_ratio: float64 (N, K).
         labels: (N,) the service's best label of each reference, "" for none.
-        looks: float32 (N, K, D), or None.
+        looks: float32 (N, K, D), NaN of rungs that nobody looked at, or None.
+        framed: view -> float32 (N, D), of what the ladder's views show of the pictures.
     """
 
     ladder: Ladder
@@ -53,6 +55,7 @@ class Seen:
     size_ratio: Array
     labels: NDArray[np.object_]
     looks: NDArray[np.float32] | None
+    framed: Mapping[View, NDArray[np.float32]] = field(default_factory=dict)
 
     def take(self, rows: NDArray[np.int64]) -> Seen:
         """Return some of the pictures."""
@@ -64,6 +67,7 @@ class Seen:
             size_ratio=self.size_ratio[rows],
             labels=self.labels[rows],
             looks=None if self.looks is None else self.looks[rows],
+            framed={view: values[rows] for view, values in self.framed.items()},
         )
 
     def joined(self, other: Seen) -> Seen:
@@ -79,6 +83,10 @@ class Seen:
             size_ratio=np.concatenate([self.size_ratio, other.size_ratio]),
             labels=np.concatenate([self.labels, other.labels]),
             looks=looks,
+            framed={
+                view: np.concatenate([self.framed[view], other.framed[view]])
+                for view in self.framed.keys() & other.framed.keys()
+            },
         )
 
     @property
@@ -97,7 +105,12 @@ class Seen:
     def looked(self) -> Looks:
         """Return originals and encodings; somebody must have looked."""
         assert self.looks is not None
-        return Looks(self.features, self.looks, self.size_ratio)
+        framed = {
+            place: self.framed[rung.view]
+            for place, rung in enumerate(self.ladder)
+            if rung.view is not None and rung.view in self.framed
+        }
+        return Looks(self.features, self.looks, self.size_ratio, framed)
 
 
 @dataclass(frozen=True)
@@ -190,12 +203,14 @@ class Heads:
         """Return every way of deciding about other pictures, simplest first."""
         predicted = scores(self.static, pictures.features)
         found: dict[str, Policy] = {
-            "fixed": Fixed(_safest_first(self._seen), len(pictures.features)),
+            "fixed": Fixed(_safest_first(self._seen, self.static), len(pictures.features)),
             "static": Static(predicted),
         }
         if self.probe is not None and pictures.looks is not None and max_probes > 0:
             told = predictions(self.probe, pictures.looked())
-            found["probing"] = Probing(predicted, told, pictures.size_ratio, max_probes)
+            found["probing"] = Probing(
+                predicted, told, pictures.size_ratio, max_probes, ladder=pictures.ladder
+            )
         return found
 
     def contest(self, rng: np.random.Generator) -> Contest:
@@ -216,7 +231,8 @@ class Heads:
             assert agreement is not None  # the head is factored
             found = {"fixed": _rung_means(part, len(held)), "static": agreement.astype(np.float64)}
             if (probe := _probe(part, self._words)) is not None:
-                found["probing"] = _own_look(probe, other)
+                looked = _own_look(probe, other)
+                found["probing"] = np.where(np.isnan(looked), found["static"], looked)
             return found
 
         learnable = np.where(always_agrees(seen.ladder), np.nan, seen.agreement)
@@ -251,6 +267,7 @@ def doubtful(
     if (probe := _probe(seen, words)) is None:
         return None
     foreseen = _own_look(probe, seen)
+    foreseen = np.where(np.isnan(foreseen), _rung_means(seen, len(foreseen)), foreseen)
     settled = ~np.isnan(seen.agreement) | np.array(always_agrees(seen.ladder))
     doubt = np.where(settled, -1.0, foreseen * (1.0 - foreseen))
     return np.argsort(-doubt, axis=1, kind="stable")[:, :calls]
@@ -266,7 +283,7 @@ def policy(head: Head, probe: ProbeHead | None, point: OperatingPoint, pictures:
     if probe is None or not point.max_probes:
         return Static(predicted)
     told = predictions(probe, pictures.looked())
-    return Probing(predicted, told, pictures.size_ratio, point.max_probes)
+    return Probing(predicted, told, pictures.size_ratio, point.max_probes, ladder=pictures.ladder)
 
 
 def scores(head: Head, features: NDArray[np.float32]) -> Scores:
@@ -323,6 +340,9 @@ def _vocabulary(
     candidates = [_Words("imagenet", lambda pictures: own), _Words("service", service)]
     if start is not None:
         candidates.append(replace(candidates[0], start=start))
+        # Each of several kinds has so few answers, most of them asked where they are in doubt, that
+        # a third of the photos does not tell what a start is worth; in trials it always paid.
+        candidates = candidates[1:] if len({*kinds_of(seen.ladder)}) > 1 else candidates
     usable = [words for words in candidates if words.speak(seen) is not None]
     if len(usable) < 2:
         return next(iter(usable), _NO_WORDS)
@@ -367,13 +387,17 @@ def _photos(seen: Seen) -> NDArray[np.int64]:
 
 def _loss(head: ProbeHead, seen: Seen) -> float:
     """Return the log-loss of probing a rung and foreseeing that very rung, in nats."""
-    asked = ~np.isnan(seen.agreement)
-    p = np.clip(_own_look(head, seen)[asked], 1e-6, 1.0 - 1e-6)
+    foreseen = _own_look(head, seen)
+    asked = ~np.isnan(seen.agreement) & ~np.isnan(foreseen)
+    p = np.clip(foreseen[asked], 1e-6, 1.0 - 1e-6)
     return float(log_loss(np.log(p / (1.0 - p)), seen.agreement[asked]).mean())
 
 
 def _own_look(head: ProbeHead, seen: Seen) -> Array:
-    """Return the agreement of every rung as a probe of that very rung foresees it, (N, K)."""
+    """Return the agreement of every rung as a probe of that very rung foresees it, (N, K).
+
+    NaN where nobody looked.
+    """
     told = predictions(head, seen.looked())
     return np.asarray(told.diagonal(axis1=1, axis2=2), dtype=np.float64)
 
@@ -385,9 +409,23 @@ def _rung_means(seen: Seen, count: int) -> Array:
     return np.tile((agreed + 0.5) / (asked.sum(axis=0) + 1.0), (count, 1))
 
 
-def _safest_first(seen: Seen) -> tuple[int, ...]:
-    """Return the rungs from the reference's pixels down; dearer ones would be no safer."""
+def _safest_first(seen: Seen, head: FactoredHead) -> tuple[int, ...]:
+    """Return the rungs from the reference's pixels down; dearer ones would be no safer.
+
+    Of several kinds a dearer rung often agrees less than another kind's cheaper one. Such rungs
+    would end a test that goes down step by step, and are left out.
+    """
     sizes = seen.size_ratio.mean(axis=0)
     dearest = sizes[always_agrees(seen.ladder)].min(initial=np.inf)
     order = np.argsort(-sizes, kind="stable")
-    return tuple(int(rung) for rung in order if sizes[rung] <= dearest)
+    down = tuple(int(rung) for rung in order if sizes[rung] <= dearest)
+    if len({*kinds_of(seen.ladder)}) < 2:
+        return down
+    expected = scores(head, seen.features).agreement
+    assert expected is not None  # the head is factored
+    agreed = expected.mean(axis=0)
+    return tuple(
+        rung
+        for place, rung in enumerate(down)
+        if all(agreed[cheaper] < agreed[rung] for cheaper in down[place + 1 :])
+    )

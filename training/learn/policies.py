@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from edge_sdk.climb import Look, climb
 from edge_sdk.engine import Scores
+from edge_sdk.ladder import Ladder, kinds_of
 from edge_sdk.policy import OperatingPoint, choose
 
 __all__ = ["GRID", "SAFEST", "ByValue", "Fixed", "Policy", "Probing", "Static"]
@@ -87,6 +89,7 @@ class Probing:
     Attributes:
         scores: of the originals.
         predictions: float32 (N, K, K), from ``training.learn.probing.predictions``.
+        ladder: K rungs; without it they are taken to be of one kind.
         size_ratio: (N, K), exact.
         max_probes: looks a picture.
     """
@@ -96,6 +99,7 @@ class Probing:
     size_ratio: NDArray[np.float64]
     max_probes: int
     steps: Sequence[float] = _ALL
+    ladder: Ladder = ()
 
     def rungs(self, step: float) -> NDArray[np.int64]:
         """See ``edge_sdk.climb``."""
@@ -114,6 +118,10 @@ class Probing:
         assert point.trade_off is not None  # points that probe have one
         return self.rungs(point.trade_off)
 
+    @cached_property
+    def _kinds(self) -> tuple[int, ...]:
+        return kinds_of(self.ladder) or (0,) * self.size_ratio.shape[1]
+
     def _climb(self, row: int, step: float) -> tuple[int, tuple[int, ...]]:
         seen, exact = self.predictions[row], self.size_ratio[row]
         agreement, predicted = self.scores.agreement, self.scores.size_ratio
@@ -125,14 +133,18 @@ class Probing:
             step,
             lambda rung: Look(seen[rung], float(exact[rung])),
             self.max_probes,
+            None,
+            self._kinds,
+            [index for index, one in enumerate(self.ladder) if not one.has_pixels],
         )
 
     def _foreseen(self, row: int, step: float) -> float:
         assert self.scores.agreement is not None  # see _climb
         rung, probed = self._climb(row, step)
-        if not probed:
+        near = [one for one in probed if self._kinds[one] == self._kinds[rung]]
+        if not near:
             return float(self.scores.agreement[row, rung])
-        by = rung if rung in probed else min(probed, key=lambda one: abs(one - rung))
+        by = rung if rung in near else min(near, key=lambda one: abs(one - rung))
         return float(self.predictions[row, by, rung])
 
 

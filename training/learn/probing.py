@@ -1,19 +1,21 @@
 """Learn what a probe tells: one logistic regression over pairs (probed rung, answered rung).
 
 Features of encoded pictures cost no paid answer. So every answered rung teaches what a probe of
-each of its neighbours would have told of it, and a few answers a picture are enough.
+each of its neighbours would have told of it, and a few answers a picture are enough. Neighbours are
+of the same kind: a look at a JPEG frame tells nothing of a cropped WebP file. Rungs that are no
+pictures cannot be looked at; what they would tell is NaN.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge_sdk.ladder import Ladder
+from edge_sdk.ladder import Ladder, kinds_of
 from export.network import always_agrees
 from export.probe_head import ProbeHead
 from training.learn.logistic import fit_logistic
@@ -28,7 +30,7 @@ PENALTY = 5.0
 #: The same of differences to a head that learning starts from.
 START_PENALTY = 50.0
 
-#: How many rungs apart a probed and an answered rung may be to teach.
+#: How many rungs of their kind apart a probed and an answered rung may be to teach.
 REACH = 5
 
 
@@ -38,17 +40,21 @@ class Looks:
 
     Attributes:
         original: float32 (N, D).
-        encoded: float32 (N, K, D).
+        encoded: float32 (N, K, D), NaN where nobody looked.
         size_ratio: float64 (N, K), exact.
+        framed: rung -> float32 (N, D), of what its view shows of the pictures; the other rungs
+            show all.
     """
 
     original: NDArray[np.float32]
     encoded: NDArray[np.float32]
     size_ratio: Array
+    framed: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
     def take(self, rows: NDArray[np.int64]) -> Looks:
         """Return some of the pictures."""
-        return Looks(self.original[rows], self.encoded[rows], self.size_ratio[rows])
+        known = {rung: values[rows] for rung, values in self.framed.items()}
+        return Looks(self.original[rows], self.encoded[rows], self.size_ratio[rows], known)
 
 
 def fit_probe(
@@ -71,9 +77,9 @@ def fit_probe(
         start: a fitted head with the same ladder and words; only the difference to it is learnt,
             which a few answers can tell better than everything.
     """
-    learnable = ~np.isnan(agreement) & ~np.array(always_agrees(ladder))
+    learnable, near = ~np.isnan(agreement) & ~np.array(always_agrees(ladder)), _near(ladder)
     pairs = [
-        _pairs(teacher, looks.take(rows), agreement[rows], learnable[rows])
+        _pairs(teacher, looks.take(rows), agreement[rows], learnable[rows], near)
         for teacher, rows in teachers or [(head, np.arange(len(agreement)))]
     ]
     columns, target = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
@@ -113,8 +119,21 @@ def _units(columns: Array, start: ProbeHead | None) -> tuple[Array, Array, Array
     return columns.mean(axis=0), np.where(scale > 1e-6, scale, 1.0), nothing
 
 
+def _near(ladder: Ladder) -> NDArray[np.bool_]:  # (probed K, of K)
+    """Return which rungs a look at a rung may teach of; none where it is no picture."""
+    kinds = np.array(kinds_of(ladder))
+    place = np.array([int((kinds[:index] == kind).sum()) for index, kind in enumerate(kinds)])
+    reach = np.abs(place[:, None] - place[None, :]) <= REACH
+    seen = np.array([rung.has_pixels for rung in ladder])
+    return np.asarray(reach & (kinds[:, None] == kinds[None, :]) & seen[:, None])
+
+
 def _pairs(
-    head: ProbeHead, looks: Looks, agreement: Array, learnable: NDArray[np.bool_]
+    head: ProbeHead,
+    looks: Looks,
+    agreement: Array,
+    learnable: NDArray[np.bool_],
+    near: NDArray[np.bool_],
 ) -> tuple[Array, Array]:
     """Return columns (M, P) and targets (M,) of every pair within reach."""
     columns, target = [], []
@@ -122,8 +141,7 @@ def _pairs(
         with torch.inference_mode():
             statistics = head.statistics(inputs[0], inputs[1], inputs[3])
             seen = head.columns(statistics, inputs[2]).numpy().astype(np.float64)
-        near = np.abs(np.arange(agreement.shape[1]) - probed) <= REACH
-        cells = learnable & near
+        cells = learnable & near[probed]
         columns.append(seen[cells])
         target.append(agreement[cells])
     return np.concatenate(columns), np.concatenate(target)
@@ -131,10 +149,10 @@ def _pairs(
 
 def _inputs(looks: Looks) -> Iterator[tuple[torch.Tensor, ...]]:
     """Yield (original, candidate, rung, size ratio) of all pictures, rung by rung."""
-    original = torch.from_numpy(np.ascontiguousarray(looks.original))
     for rung in range(looks.encoded.shape[1]):
+        original = looks.framed.get(rung, looks.original)
         yield (
-            original,
+            torch.from_numpy(np.ascontiguousarray(original)),
             torch.from_numpy(np.ascontiguousarray(looks.encoded[:, rung])),
             torch.full((len(original),), rung, dtype=torch.long),
             torch.from_numpy(looks.size_ratio[:, rung].astype(np.float32)),

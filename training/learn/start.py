@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from edge_sdk.ladder import Ladder, ladder_from_dicts
+from edge_sdk.ladder import FULL, Ladder, kinds_of, ladder_from_dicts
 from export.network import FactoredHead, Prefix
 from export.probe_head import ProbeHead
 from model_store import Store
@@ -31,19 +31,28 @@ _CLASSIFIER = ("class_weight", "class_bias")
 
 
 def built_in(prefix: Prefix, ladder: Ladder, file: Path = _FILE) -> Start:
-    """Return the heads to start from; ``NO_START`` for another ladder or another prefix."""
+    """Return the heads to start from; ``NO_START`` for another ladder or another prefix.
+
+    For a ladder of several kinds of rungs that is the probe's head alone.
+    """
     state = load(file.read_bytes())
     rungs = bytes(state.pop("ladder").tolist()).decode()
     head = {name.removeprefix("head."): v for name, v in state.items() if name.startswith("head.")}
     width = head["agreement_logit.weight"].shape[1]
-    if rungs != _names(ladder) or prefix.classifier is None or prefix.dimension != width:
+    if prefix.classifier is None or prefix.dimension != width:
         return NO_START
-    static = FactoredHead(width, ladder)
-    static.load_state_dict(head)
+    several = len({*kinds_of(ladder)}) > 1
+    if rungs != _names(ladder) and not several:
+        return NO_START
     last = prefix.classifier[-1]
     words = {"class_weight": last.weight.detach(), "class_bias": last.bias.detach()}
     probe = {n.removeprefix("probe."): v for n, v in state.items() if n.startswith("probe.")}
-    return Start(static.eval(), ProbeHead.from_state({**probe, **words}, ladder))
+    known = ProbeHead.from_state({**probe, **words}, FULL if several else ladder)
+    if several:
+        return Start(probe=known.moved_to(ladder))
+    static = FactoredHead(width, ladder)
+    static.load_state_dict(head)
+    return Start(static.eval(), known)
 
 
 def _names(ladder: Ladder) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_sdk.agent import Agent
-from edge_sdk.codec import encode, load
+from edge_sdk.codec import Scales, encode, framed, load
 from edge_sdk.engine import Scores
 from edge_sdk.ladder import REFERENCE
 from edge_sdk.preprocess import to_input
+from edge_sdk.view import View as Shown
 from training.learn.features import WORKERS
 from training.learn.policies import ByValue, Fixed, Policy, Probing, Static
 from training.photos import View
@@ -47,13 +49,13 @@ def policy_of(
         for row in pool.map(one, views):
             rows.append(row)
             progress(1)
-    scores = _stacked([row[0] for row in rows])
+    scores = _without(_stacked([row[0] for row in rows]), agent.barred)
     if scores.agreement is None:
         return ByValue(scores)
     if not probing:
         return Static(scores)
     told, sizes = np.stack([row[1] for row in rows]), np.stack([row[2] for row in rows])
-    return Probing(scores, told, sizes, point.max_probes)
+    return Probing(scores, told, sizes, point.max_probes, ladder=agent.ladder)
 
 
 _NOTHING = (np.zeros(0, np.float32), np.zeros(0))
@@ -65,14 +67,40 @@ def _told(
     """Return predictions (K, K) from a probe of every rung, and the rungs' size ratios (K,)."""
     assert agent.probe is not None  # the caller has looked
     image, engine = view.open(), agent.engine
-    reference = len(encode(image, REFERENCE))
-    told, sizes = [], []
+    scales = Scales(image, agent.codec)
+    known: dict[Shown | None, NDArray[np.float32]] = {None: original}
+    for shown in {rung.view for rung in agent.ladder if rung.view}:
+        known[shown] = engine.run(to_input(framed(image, shown), engine.side)).features[0]
+    reference = len(encode(scales, REFERENCE))
+    told = np.zeros((len(agent.ladder), len(agent.ladder)), dtype=np.float32)
+    sizes = np.full(len(agent.ladder), _NEVER)
     for index, rung in enumerate(agent.ladder):
-        jpeg = encode(image, rung)
-        candidate = engine.run(to_input(load(jpeg).image, engine.side)).features[0]
-        sizes.append(len(jpeg) / reference)
-        told.append(agent.probe.run(original, candidate, index, sizes[-1]))
-    return np.stack(told), np.array(sizes)
+        if index in agent.barred:
+            continue
+        file = encode(scales, rung)
+        sizes[index] = len(file) / reference
+        if rung.has_pixels:
+            candidate = engine.run(to_input(load(file).image, engine.side)).features[0]
+            told[index] = agent.probe.run(known[rung.view], candidate, index, sizes[index])
+    return told, sizes
+
+
+#: Size ratio of what is not to be chosen.
+_NEVER = 1e9
+
+
+def _without(scores: Scores, barred: frozenset[int]) -> Scores:
+    """Return scores with which no rung is chosen that the service does not read."""
+    if not barred:
+        return scores
+    columns = [*barred]
+    worst = {"q_values": -_NEVER, "agreement": 0.0, "size_ratio": _NEVER}
+    changed = {}
+    for name, value in worst.items():
+        if (known := getattr(scores, name)) is not None:
+            changed[name] = known.copy()
+            changed[name][:, columns] = value
+    return replace(scores, **changed)
 
 
 def _stacked(rows: Sequence[Scores]) -> Scores:

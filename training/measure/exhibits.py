@@ -43,6 +43,9 @@ def _exhibit(one: Json, number: int) -> str:
 
 
 def _picture(shown: Json, what: str, photo: str) -> str:
+    if not shown["picture"]:
+        caption = f"{text(what)}: {shown['bytes']:,} bytes, no picture"
+        return f"<figure><figcaption>{caption}</figcaption></figure>"
     size = f"{shown['width']}×{shown['height']}"
     copy = "" if shown["exact"] else ", shown as a smaller copy"
     best = shown["labels"][0]["name"] if shown["labels"] else "no label"

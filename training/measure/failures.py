@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_sdk.backends.base import Capabilities, Label
-from edge_sdk.codec import encode, load
+from edge_sdk.backends.limits import media_type
+from edge_sdk.codec import Streams, encode, load
 from edge_sdk.ladder import REFERENCE, Rung
 from edge_sdk.parcel import Parcel
 from training.labels.prepare import prepare
@@ -51,9 +52,9 @@ class Shown:
 
     Attributes:
         size: of the file that was sent, bytes.
-        width, height: of its picture, pixels.
+        width, height: of its picture, pixels; 0 of features, which are no picture.
         labels: of the answer, best first.
-        picture: a JPEG file to look at.
+        picture: a file to look at, None of features.
         exact: it is the file that was sent; else it is a smaller copy.
     """
 
@@ -61,18 +62,21 @@ class Shown:
     width: int
     height: int
     labels: Sequence[Label]
-    picture: bytes
+    picture: bytes | None
     exact: bool
 
     def as_dict(self, *, pictures: bool = True) -> dict[str, Any]:
         """Return the JSON form, the picture as a ``data:`` URI or left out."""
-        encoded = base64.b64encode(self.picture).decode("ascii")
+        shown = None
+        if self.picture is not None and pictures:
+            encoded = base64.b64encode(self.picture).decode("ascii")
+            shown = f"data:{media_type(self.picture)};base64,{encoded}"
         return {
             "bytes": self.size,
             "width": self.width,
             "height": self.height,
             "labels": [{"name": label.name, "score": label.score} for label in self.labels],
-            "picture": f"data:image/jpeg;base64,{encoded}" if pictures else None,
+            "picture": shown,
             "exact": self.exact,
         }
 
@@ -125,6 +129,7 @@ def worst_failures(
     metric: str = "any_hit",
     min_score: float = 0.0,
     most: int = MOST,
+    codec: Streams | None = None,
 ) -> Failures:
     """Find where a policy does worst: least agreement, then the surest reference; once a photo.
 
@@ -137,6 +142,7 @@ def worst_failures(
         metric: which agreement.
         min_score: labels below it do not count, and are not shown.
         most: failures shown.
+        codec: of the ladder's rungs of features; what is sent of those is not shown.
     """
     agreement = baselines.chosen(table.agreement[metric], chosen)
     failed = np.flatnonzero(agreement < 1.0)
@@ -150,7 +156,7 @@ def worst_failures(
         if view.photo in photos:
             continue
         photos.add(view.photo)
-        prepared = prepare(view, table.ladder, capabilities)
+        prepared = prepare(view, table.ladder, capabilities, codec)
         parcels = prepared.reference, prepared.uploads[rung]
         answers = [known(prepared.key, parcel.rung) for parcel in parcels]
         reference, sent = (
@@ -171,13 +177,15 @@ def worst_failures(
 
 
 def _shown(parcel: Parcel, labels: Sequence[Label], min_score: float) -> Shown:
-    (width, height), exact = load(parcel.jpeg).image.size, len(parcel.jpeg) <= _BYTES
+    file, pixels = parcel.jpeg, parcel.rung.has_pixels
+    (width, height), exact = load(file).image.size if pixels else (0, 0), len(file) <= _BYTES
+    picture = file if exact or not pixels else _shrunk(file)
     return Shown(
-        size=len(parcel.jpeg),
+        size=len(file),
         width=width,
         height=height,
         labels=[label for label in labels if label.score >= min_score][:_LABELS],
-        picture=parcel.jpeg if exact else _shrunk(parcel.jpeg),
+        picture=picture if pixels else None,
         exact=exact,
     )
 

@@ -53,6 +53,14 @@ _OPPONENTS: Mapping[str, tuple[str, str, str, str]] = {
 
 _BARS = ((BLUE, ""), (ORANGE, "///"), (GREEN, "..."), (PURPLE, "xxx"))
 
+#: Kinds of rungs besides whole JPEG frames -> marker.
+_KINDS = {
+    "WebP": "D",
+    "JPEG of the service’s view": "v",
+    "WebP of the service’s view": "^",
+    "features": "*",
+}
+
 
 def rate_agreement(
     curve: Mapping[str, Sequence[Mapping[str, Any]]],
@@ -144,9 +152,25 @@ def _fixed_curve(
         return
     places = np.array([[point["size_ratio"], point["agreement"]] for point in points])
     hull = lower_hull(np.vstack([places, [1.0, 1.0]]))
+    kinds = [_kind(point.get("name", "")) for point in points]
     axes.plot(*hull.T, color=colour, linestyle=line, zorder=2)
-    axes.plot(*places.T, color=colour, marker=marker, markersize=3.6, linestyle="", zorder=2)
     axes.plot([], [], color=colour, linestyle=line, marker=marker, markersize=3.6, label=title)
+    for kind in dict.fromkeys(kinds):
+        own = _KINDS.get(kind, marker)
+        rows = places[[one == kind for one in kinds]]
+        axes.plot(*rows.T, color=colour, marker=own, markersize=3.6, linestyle="", zorder=2)
+        if kind in _KINDS:
+            axes.plot([], [], color=colour, linestyle="", marker=own, markersize=3.6, label=kind)
+
+
+def _kind(name: str) -> str:
+    """Return what a rung's name says of its kind, see ``edge_sdk.rung``; "" for a JPEG frame."""
+    if name[:1] == "f":
+        return "features"
+    cropped = " of the service’s view" if "^" in name else ""
+    if name[:1] == "w":
+        return f"WebP{cropped}"
+    return f"JPEG{cropped}" if cropped else ""
 
 
 def _agent_curve(axes: Any, points: Sequence[Mapping[str, Any]]) -> None:

@@ -109,8 +109,8 @@ def _rungs(document: Json) -> str:
     )
     return (
         f'<h2>Chosen rungs</h2><div class="bars even">{bars}</div><p class="note">Shares of the '
-        "calibration photos. A rung’s name is its JPEG quality, @ its scale, and its entropy "
-        "coding where that is not optimised.</p>"
+        "calibration photos. A rung’s name is its JPEG quality (w: WebP’s, f: a codec’s rate), @ "
+        "its scale, ^ the service’s view, and its entropy coding where that is not optimised.</p>"
     )
 
 
