@@ -114,6 +114,8 @@ class OnnxEngine:
         self.provider = _check_provider(self._session, provider, strict)
         metadata = metadata_of(self._session)
         self.ladder = ladder_of(metadata)
+        #: ``fp32``, ``int8`` or ``int8+fp32``: what it computes in.
+        self.precision = metadata.get("precision", "fp32")
         self.side = _check_signature(self._session, len(self.ladder))
         there = {output.name for output in self._session.get_outputs()}
         self.factored = {"agreement", "size_ratio"} <= there

@@ -21,11 +21,12 @@ from edge_sdk.parcel import UNLIMITED, Packer
 from edge_sdk.policy import OperatingPoint
 from edge_sdk.probe import Q_GAP
 from model_store import StoredAgent
-from model_store.errors import GateFailed
+from model_store.errors import GateFailed, UsageError
 
 __all__ = [
     "MIN_SAME",
     "ParityReport",
+    "check_unrounded",
     "check_variant",
     "compare",
     "fp32_agent",
@@ -167,6 +168,20 @@ def pictures_from_bytes(data: bytes) -> tuple[NDArray[np.uint8], Scores]:
 def fp32_agent(stored: StoredAgent) -> Agent:
     """Return the agent with the engine that passed the first gate, whatever variants it has."""
     return replace(load_agent(stored), engine=OnnxEngine(stored.file("engine")))
+
+
+def check_unrounded(stored: StoredAgent, option: str) -> None:
+    """Check that an agent's engine is one that can be rounded, or built for a GPU.
+
+    Raises:
+        UsageError: it was learnt in INT8, for CPUs.
+    """
+    engine = OnnxEngine(stored.file("engine"))
+    if engine.precision != "fp32":
+        raise UsageError(
+            f"The engine of agent {stored.manifest.id} is {engine.precision} already, learnt as "
+            f"such for CPUs; {option} takes agents of `python -m training fit --precision fp32`."
+        )
 
 
 def probe_set(stored: StoredAgent) -> NDArray[np.uint8]:

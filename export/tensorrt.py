@@ -22,7 +22,7 @@ from edge_sdk.engine import NATIVE, SCHEMA, OnnxEngine
 from edge_sdk.engine_trt import WORKSPACE, open_trt, plan_path, requirements
 from edge_sdk.gpu import Gpu
 from edge_sdk.preprocess import spec_sha256
-from export.gate import ParityReport, check_variant, fp32_agent, probe_set
+from export.gate import ParityReport, check_unrounded, check_variant, fp32_agent, probe_set
 from model_store import StoredAgent
 from model_store.errors import EnvironmentMissing, GateFailed
 from model_store.files import sha256_bytes, write_atomic, write_json
@@ -48,9 +48,11 @@ def build_engines(
         batches: pictures at once, each N an engine of its own.
 
     Raises:
+        UsageError: the engine was learnt in INT8, whose zero points TensorRT does not take.
         EnvironmentMissing: TensorRT cannot build them, or the cache cannot be written.
         GateFailed: they decide otherwise than the fp32 engine; they were deleted.
     """
+    check_unrounded(stored, "--trt")
     role = VARIANTS[NATIVE]
     model = stored.file(role if stored.manifest.entries(role) else "engine")
     paths = [build(model, cache, trt=trt, gpu=gpu, batch=batch) for batch in batches]

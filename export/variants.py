@@ -20,7 +20,7 @@ from edge_sdk.agent import VARIANTS
 from edge_sdk.engine import NATIVE, OnnxEngine
 from edge_sdk.errors import EngineError
 from export.bench import Row, bench
-from export.gate import fp32_agent, probe_set
+from export.gate import check_unrounded, fp32_agent, probe_set
 from export.int8 import Quantized, quantize
 from model_store import Draft, Manifest, Store, StoredAgent
 from model_store.errors import GateFailed
@@ -92,9 +92,11 @@ def publish_int8(
         timed: measures both engines.
 
     Raises:
+        UsageError: the engine is in INT8 already.
         GateFailed: decisions change, or nothing is gained; nothing was published.
     """
     stored = store.load(reference)
+    check_unrounded(stored, "--int8")
     agent, inputs = fp32_agent(stored), probe_set(stored)
     given = inputs if pictures is None else pictures
     made = quantize(agent, stored.file("engine"), given, inputs, tell=tell)

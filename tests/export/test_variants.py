@@ -11,22 +11,25 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from edge_sdk import probe
 from edge_sdk.agent import load_agent, open_engine
-from edge_sdk.engine import OnnxEngine
+from edge_sdk.engine import OnnxEngine, Scores, open_session
 from edge_sdk.errors import EngineError
 from edge_sdk.policy import choose
 from export.bench import Row
 from export.fuse import prefix_of
 from export.gate import fp32_agent, probe_set
 from export.publish import publish_run
+from export.quantize import calibrate
 from export.run import TrainingRun
+from export.tensorrt import build_engines
 from export.variants import engines, publish_int8
 from model_store import Store
-from model_store.errors import GateFailed
+from model_store.errors import GateFailed, UsageError
 
 Pictures = Callable[..., NDArray[np.uint8]]
 
@@ -148,3 +151,26 @@ def test_an_agent_without_a_probe_set_is_proved_on_synthetic_pictures(
     bare = replace(stored, manifest=replace(stored.manifest, files=files))
     np.testing.assert_array_equal(probe_set(bare), probe.pictures(16))
     np.testing.assert_array_equal(probe_set(stored), run_of_training.inputs)
+
+
+def test_an_engine_that_was_learnt_in_int8_is_not_rounded_again(
+    run_of_training: TrainingRun, pictures: Pictures, tmp_path: Path
+) -> None:
+    calibration = calibrate(run_of_training.prefix, pictures(20))
+    prefix = calibration.quantized(tuple(calibration.blocks))
+    network = open_session(prefix)
+    features = np.concatenate(
+        [network.run(None, {"image": one[None]})[0] for one in run_of_training.inputs]
+    )
+    with torch.inference_mode():
+        said = run_of_training.head(torch.from_numpy(features))
+    run = replace(
+        run_of_training, prefix=prefix, expected=Scores(features, *(one.numpy() for one in said))
+    )
+    store = Store(tmp_path / "rounded")
+    publish_run(run, store, aliases=["current"])
+    stored = store.load("current")
+    with pytest.raises(UsageError, match=r"int8 already.*--int8 takes agents of .*fp32"):
+        publish_int8(store, "current", pictures(20), timed=timing(1.0))
+    with pytest.raises(UsageError, match=r"--trt takes agents of"):
+        build_engines(stored, tmp_path, trt=None, gpu=None)  # type: ignore[arg-type]
