@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_sdk import probe
+from edge_sdk.backends.base import Capabilities
+from edge_sdk.backends.limits import takes
 from edge_sdk.climb import Look, climb
-from edge_sdk.codec import load
+from edge_sdk.codec import Streams, load
 from edge_sdk.engine import NATIVE, Engine, OnnxEngine, Scores
 from edge_sdk.errors import EngineError, ProviderMissing
-from edge_sdk.ladder import Ladder, Rung, ladder_from_dicts
+from edge_sdk.ladder import REFERENCE, Ladder, Rung, kinds_of, ladder_from_dicts
 from edge_sdk.palette import palette_of
 from edge_sdk.policy import OperatingPoint, choose
 from edge_sdk.preprocess import to_input
@@ -36,7 +38,7 @@ _log = logging.getLogger("edge_sdk.agent")
 #: Provider -> the role of the engine's variant that is made for it.
 VARIANTS = {"cpu": "engine-int8", NATIVE: "engine-qdq", "tensorrt": "engine-qdq"}
 
-#: Rung -> the JPEG file of the picture at hand, and its bytes over the reference's.
+#: Rung -> the file of the picture at hand, and its bytes over the reference's.
 Encode = Callable[[Rung], tuple[bytes, float]]
 
 
@@ -78,6 +80,8 @@ class Agent:
         plain: the trade-off certified for deciding without a look, where it is another one.
         fixed: the rung that may be sent without any decision, by a certificate; None for the
             reference.
+        codec: makes the streams of rungs of features, or None.
+        barred: rungs that are not chosen, see :meth:`on`.
     """
 
     id: str
@@ -88,6 +92,34 @@ class Agent:
     probe: Probe | None = None
     plain: OperatingPoint | None = None
     fixed: int | None = None
+    codec: Streams | None = None
+    barred: frozenset[int] = frozenset()
+
+    def on(self, capabilities: Capabilities) -> Agent:
+        """Return the same agent without the rungs that a service does not read.
+
+        Without those, too, whose codec is not at hand. What was certified with them is not any
+        more; the rule of deciding still holds.
+        """
+        barred = frozenset(
+            index
+            for index, rung in enumerate(self.ladder)
+            if not takes(capabilities, rung) or not (rung.has_pixels or self.codec)
+        )
+        if barred == self.barred:
+            return self
+        _log.warning(
+            "Agent %s does without %s: the service does not read them, or their codec is not here.",
+            self.id,
+            ", ".join(self.ladder[index].name for index in sorted(barred)),
+        )
+        return replace(
+            self,
+            barred=barred,
+            operating_point=_without(self.operating_point, barred, self.ladder),
+            plain=None,
+            fixed=None if self.fixed in barred else self.fixed,
+        )
 
     @property
     def ladder(self) -> Ladder:
@@ -112,16 +144,20 @@ class Agent:
         scores = self.engine.run(to_input(image, self.engine.side))
         point, palette = self.operating_point.times(caution), palette_of(image)
         if self.probe is None or encode is None or not point.max_probes or point.trade_off is None:
-            return Decision(int(choose(scores, point)[0]), scores, (), palette, self.id)
+            chosen = int(choose(scores, point, self.barred)[0])
+            return Decision(chosen, scores, (), palette, self.id)
         assert scores.agreement is not None  # load_agent has checked that
         assert scores.size_ratio is not None
+        free = range(len(self.ladder)) if usable is None else usable
         rung, probed = climb(
             scores.agreement[0],
             scores.size_ratio[0],
             point.trade_off,
             partial(self._look, self.probe, scores.features[0], encode),
             point.max_probes,
-            usable,
+            [index for index in free if index not in self.barred],
+            kinds_of(self.ladder),
+            [index for index, one in enumerate(self.ladder) if not one.has_pixels],
         )
         return Decision(rung, scores, probed, palette, self.id)
 
@@ -228,6 +264,15 @@ def _point(manifest: Manifest, max_probes: int | None) -> OperatingPoint:
             return point
     # Nothing is certified for fewer looks; the decision rule itself still holds.
     return replace(points[0], max_probes=max_probes, certified=False)
+
+
+def _without(point: OperatingPoint, barred: Collection[int], ladder: Ladder) -> OperatingPoint:
+    """Return a point for a ladder that lacks some rungs: the safest for a fixed one among them."""
+    if point.rung in barred:
+        safe = [index for index, rung in enumerate(ladder) if rung.pixels == REFERENCE.pixels]
+        point = replace(point, rung=next((index for index in safe if index not in barred), None))
+    note = f"{point.note} Not certified here: some of its rungs are not used.".strip()
+    return replace(point, certified=False, note=note)
 
 
 def _certified(manifest: Manifest, fits: Callable[[OperatingPoint], bool]) -> OperatingPoint | None:

@@ -270,7 +270,9 @@ class EdgeClient:
         retrainer = given.retrainer or opening.default_retrainer()
         if retrainer is not None and not self._behind.inline:
             retrainer = AsideRetrainer(retrainer, partial(self._faults.note, "retrainer"))
-        load = given.load or opening.loader(config, store)
+        load = opening.on_service(
+            given.load or opening.loader(config, store), self._backend.capabilities
+        )
         self._loop = Loop(  # guarded by _lock
             config,
             agents=AgentCache(store, load, config.alias, self._faults),

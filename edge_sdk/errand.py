@@ -17,12 +17,12 @@ from edge_sdk.agent import Agent, Decision
 from edge_sdk.agreement import compare
 from edge_sdk.backends.base import Backend, Label, Recognition
 from edge_sdk.canaries import Canary
-from edge_sdk.codec import Picture
-from edge_sdk.errors import EngineError
+from edge_sdk.codec import Picture, shown
+from edge_sdk.errors import BackendRejected, EngineError
 from edge_sdk.faults import Faults
 from edge_sdk.gate import FrameGate
 from edge_sdk.hooks import Hooks, Upload
-from edge_sdk.ladder import REFERENCE, Rung
+from edge_sdk.ladder import REFERENCE, Ladder, Rung
 from edge_sdk.link import Link
 from edge_sdk.parcel import Packer, Parcel
 from edge_sdk.policy import choose
@@ -171,7 +171,13 @@ class Errand:
         Raises:
             BackendError: the upload failed. Every other failure is counted only.
         """
-        packer = Packer(picture, self._backend.capabilities, lossless=self._plan.lossless)
+        agent = self._plan.agent
+        packer = Packer(
+            picture,
+            self._backend.capabilities,
+            lossless=self._plan.lossless,
+            codec=None if agent is None else agent.codec,
+        )
         self._size = picture.image.size
         rung = self._fixed(packer)
         if not self.outcome.skipped:
@@ -179,7 +185,7 @@ class Errand:
         self._faults.check()  # strict: before anything is paid for
         if (known := self._unchanged()) is not None:
             return known
-        served, answer = self._send(self._serve(packer, rung), served=True)
+        served, answer = self._served(packer, self._serve(packer, rung))
         try:
             self._measure(rung, served, answer)
         except Exception as error:  # a measurement must not cost the answer
@@ -228,7 +234,6 @@ class Errand:
                 self._decided = self._clock()
             if not np.isfinite(decision.features).all():
                 raise EngineError(f"The engine of agent {agent.id} gave features not finite.")
-            dearer = [index for index in usable if index >= decision.rung]
         except Exception as error:  # a broken engine or policy must not stop the host
             self._faults.note("engine", error)
             self.outcome.fallback = "engine"
@@ -237,7 +242,7 @@ class Errand:
         if not usable:
             self.outcome.fallback = "size"
             return None
-        return dearer[0] if dearer else usable[-1]
+        return _moved(decision.rung, usable, agent.ladder)
 
     def _decision(
         self, agent: Agent, picture: Picture, packer: Packer, usable: list[int]
@@ -254,7 +259,8 @@ class Errand:
         decision = agent.decide(picture.image, None, usable or None, self._plan.caution)
         self.outcome.skipped = "looks"
         point = agent.plain.times(self._plan.caution)
-        return replace(decision, rung=int(choose(decision.scores, point)[0]))
+        chosen = choose(decision.scores, point, agent.barred)
+        return replace(decision, rung=int(chosen[0]))
 
     def _fixed(self, packer: Packer) -> int | None:
         """Return the rung to send without a decision, if that is what the link asks for."""
@@ -307,7 +313,23 @@ class Errand:
             compressed = task in (Task.COMPRESSED, Task.COMPRESSED_AND_REFERENCE)
             if agent is None or rung is None or not compressed:
                 return packer.reference()
-            return packer.pack(agent.ladder[rung])
+            try:
+                return packer.pack(agent.ladder[rung])
+            except EngineError as error:  # of a codec, whose engine may fail as an agent's may
+                self._faults.note("engine", error)
+                self.outcome.fallback = "engine"
+                return packer.reference()
+
+    def _served(self, packer: Packer, parcel: Parcel) -> tuple[Parcel, Recognition]:
+        """Send what is to be answered; the reference, too, if the service wants no such format."""
+        try:
+            return self._send(parcel, served=True)
+        except BackendRejected as error:
+            if parcel.as_is or parcel.rung.format == REFERENCE.format:
+                raise
+            self._faults.note("format", error)
+            self.outcome.fallback = "format"
+            return self._send(packer.reference(), served=True)
 
     def _send(
         self, parcel: Parcel, *, served: bool, pixels: object = None
@@ -324,7 +346,9 @@ class Errand:
         sent = self._hooks.changed(self._faults, Upload(parcel.jpeg, parcel.rung, served))
         self.outcome.calls += 1
         with self.timed("upload"):
-            answer = self._backend.recognize(sent.jpeg).at(self._size)
+            answer = self._backend.recognize(sent.jpeg)
+        part = None if parcel.as_is else shown(self._size, sent.rung)
+        answer = answer.at(self._size, part)
         self.outcome.uploaded_wire_bytes += answer.wire_bytes
         self.outcome.model_version = answer.model_version
         self._answers[pixels] = answer
@@ -385,3 +409,10 @@ class Errand:
         self.outcome.image = packer.key
         self.outcome.comparisons.append(Comparison(rung, agreement, ratio))
         return agreement
+
+
+def _moved(rung: int, usable: list[int], ladder: Ladder) -> int:
+    """Return a rung if it is usable, else the next dearer one of its kind, else a safe one."""
+    dearer = [one for one in usable if one >= rung and ladder[one].kind == ladder[rung].kind]
+    safe = [one for one in usable if ladder[one].pixels == REFERENCE.pixels]
+    return next(iter(dearer or safe or usable[::-1]))

@@ -1,8 +1,8 @@
-"""Rungs and ladders: the encoder settings an agent chooses from.
+"""Ladders: the encoder settings an agent chooses from.
 
-A *rung* is one encoder setting (the paper's action ``c``), a *ladder* an ordered tuple of them.
-``PAPER`` is the paper's ten qualities; ``FULL`` adds scale and free entropy coding. A rung may
-bring its own quantisation tables, as the DeepN-JPEG baseline does.
+A *rung* (``edge_sdk.rung``) is one encoder setting, a *ladder* an ordered tuple of them, cheapest
+first. ``PAPER`` is the paper's ten qualities; ``FULL`` adds scale and free entropy coding.
+``owned`` is for who owns the service: WebP files and the service's own view besides.
 
     >>> from edge_sdk.ladder import FULL, PAPER, REFERENCE
     >>> [rung.quality for rung in PAPER]
@@ -13,106 +13,28 @@ bring its own quantisation tables, as the DeepN-JPEG baseline does.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
+from edge_sdk.rung import ENTROPY_CODINGS, SUBSAMPLINGS, WEBP, Rung, Tables
+from edge_sdk.view import View
 from model_store.errors import UsageError
-from model_store.files import sha256_bytes
 
 __all__ = [
     "CANDIDATES",
+    "ENTROPY_CODINGS",
     "FULL",
     "LADDERS",
     "PAPER",
     "REFERENCE",
+    "SUBSAMPLINGS",
     "Ladder",
     "Rung",
     "Tables",
+    "kinds_of",
     "ladder_from_dicts",
+    "owned",
 ]
-
-SUBSAMPLINGS = ("4:2:0", "4:2:2", "4:4:4")
-ENTROPY_CODINGS = ("plain", "optimized", "progressive")
-
-#: Quantisation tables of luma and of chroma, 64 steps each in raster order.
-Tables = tuple[tuple[int, ...], tuple[int, ...]]
-
-#: Coefficients of a block.
-_STEPS = 64
-#: Largest step of a baseline JPEG, 8 bits.
-_COARSEST = 255
-
-
-@dataclass(frozen=True, slots=True)
-class Rung:
-    """One encoder setting.
-
-    Attributes:
-        quality: JPEG quality, 1 to 95; scales the tables as libjpeg does, 50 leaves them alone.
-        scale: both sides are multiplied by this before encoding, 0 < scale <= 1.
-        subsampling: chroma subsampling, one of ``SUBSAMPLINGS``.
-        entropy: Huffman coding, one of ``ENTROPY_CODINGS``; it changes bytes, never pixels.
-        tables: quantisation steps of quality 50, for (luma, chroma) 64 whole numbers from 1 to 255
-            in raster order; None for libjpeg's own.
-    """
-
-    quality: int
-    scale: float = 1.0
-    subsampling: str = "4:2:0"
-    entropy: str = "optimized"
-    tables: Tables | None = None
-
-    def __post_init__(self) -> None:
-        if not (isinstance(self.quality, int) and 1 <= self.quality <= 95):
-            raise UsageError(
-                f"A rung has quality {self.quality!r}; allowed are whole numbers from 1 to 95."
-            )
-        if not 0.0 < self.scale <= 1.0:
-            raise UsageError(f"A rung has scale {self.scale}; allowed is 0 < scale <= 1.")
-        if self.subsampling not in SUBSAMPLINGS:
-            raise UsageError(f"A rung has subsampling {self.subsampling!r}, not {SUBSAMPLINGS}.")
-        if self.entropy not in ENTROPY_CODINGS:
-            raise UsageError(f"A rung has entropy coding {self.entropy!r}, not {ENTROPY_CODINGS}.")
-        if self.tables is not None:  # JSON has lists, which could not be hashed
-            object.__setattr__(self, "tables", _checked(self.tables))
-
-    @property
-    def name(self) -> str:
-        """Short stable name, as in ``q15-plain``, ``q25@0.5`` or, with tables, ``q50-t1a2b``."""
-        scale = "" if self.scale == 1.0 else f"@{self.scale:g}"
-        tables = "" if self.tables is None else f"-t{_digest(self.tables)[:4]}"
-        chroma = "" if self.subsampling == "4:2:0" else f"-{self.subsampling.replace(':', '')}"
-        entropy = "" if self.entropy == "optimized" else f"-{self.entropy}"
-        return f"q{self.quality}{scale}{tables}{chroma}{entropy}"
-
-    @property
-    def pixels(self) -> tuple[int, float, str] | tuple[int, float, str, str]:
-        """What decides the decoded pixels; rungs that share it get the same answer.
-
-        The tables' digest is its fourth part, if there are any.
-        """
-        own = (self.quality, self.scale, self.subsampling)
-        return own if self.tables is None else (*own, _digest(self.tables))
-
-    @property
-    def scaled_tables(self) -> Tables | None:
-        """The tables after scaling by the quality, as the encoder takes them; None without any."""
-        if self.tables is None:
-            return None
-        luma, chroma = (_scaled(table, self.quality) for table in self.tables)
-        return luma, chroma
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping; the inverse is ``Rung(**mapping)``.
-
-        Rungs without tables do not mention them, so that older readers understand them.
-        """
-        mapping = asdict(self)
-        tables = mapping.pop("tables")
-        return mapping if tables is None else mapping | {"tables": [list(one) for one in tables]}
-
 
 Ladder = tuple[Rung, ...]
 
@@ -176,6 +98,53 @@ CANDIDATES: Ladder = (
 
 LADDERS: Mapping[str, Ladder] = {"paper": PAPER, "full": FULL}
 
+#: WebP of the whole frame; below a quarter of the sides nothing is left to compress.
+_WHOLE: Mapping[float, tuple[int, ...]] = {
+    1.0: (10, 25, 45, 70),
+    0.75: (10, 25, 45),
+    0.5: (8, 18, 35, 60),
+    0.375: (15, 35, 60),
+    0.25: (25, 55),
+}
+#: WebP of the service's view, which is small already.
+_VIEWED: Mapping[float, tuple[int, ...]] = {
+    1.0: (4, 10, 20, 32, 50, 75),
+    0.75: (6, 14, 28, 50),
+    0.5: (10, 22, 40, 65),
+    0.375: (20, 50),
+}
+#: JPEG of it, for services that take nothing else.
+_VIEWED_JPEG: Mapping[float, tuple[int, ...]] = {
+    1.0: (12, 22, 35, 55, 75),
+    0.75: (15, 28, 45),
+    0.5: (15, 30, 60),
+}
+
+
+def owned(view: View | None) -> Ladder:
+    """Return what a ladder for the service's owner is chosen from, in any order.
+
+    ``FULL`` with the reference's pixels, WebP files, and both of the service's view if it is known.
+    """
+    kinds: tuple[tuple[str, View | None, Mapping[float, tuple[int, ...]]], ...] = (
+        (WEBP, None, _WHOLE),
+    )
+    if view is not None:
+        kinds += ((WEBP, view, _VIEWED), ("jpeg", view, _VIEWED_JPEG))
+    found = (
+        Rung(quality, scale, format=kind, view=shown)
+        for kind, shown, settings in kinds
+        for scale, qualities in settings.items()
+        for quality in qualities
+    )
+    return *found, *FULL
+
+
+def kinds_of(ladder: Ladder) -> tuple[int, ...]:
+    """Return the number of each rung's kind, see ``Rung.kind``; whole-frame JPEG is number 0."""
+    numbers = {REFERENCE.kind: 0}
+    return tuple(numbers.setdefault(rung.kind, len(numbers)) for rung in ladder)
+
 
 def ladder_from_dicts(rungs: Sequence[Mapping[str, Any]]) -> Ladder:
     """Read a ladder from a manifest's list of mappings.
@@ -189,37 +158,3 @@ def ladder_from_dicts(rungs: Sequence[Mapping[str, Any]]) -> Ladder:
         return tuple(Rung(**rung) for rung in rungs)
     except TypeError as error:
         raise UsageError(f"A ladder holds something that is not a rung: {error}.") from error
-
-
-def _checked(tables: Any) -> Tables:
-    """Return JSON's lists as tuples.
-
-    Raises:
-        UsageError: they are no two tables.
-    """
-    try:
-        pair = [tuple(table) for table in tables]
-    except TypeError:
-        pair = []
-    wrong = [step for table in pair for step in table if not _is_step(step)]
-    if len(pair) != 2 or any(len(table) != _STEPS for table in pair) or wrong:
-        found = f"tables of {[len(table) for table in pair]} steps"
-        raise UsageError(
-            f"A rung has {found}{f', among them {wrong[0]!r}' if wrong else ''}; allowed are two, "
-            f"luma and chroma, of {_STEPS} whole numbers from 1 to {_COARSEST} in raster order."
-        )
-    return pair[0], pair[1]
-
-
-def _is_step(step: Any) -> bool:
-    return isinstance(step, int) and not isinstance(step, bool) and 1 <= step <= _COARSEST
-
-
-def _scaled(table: tuple[int, ...], quality: int) -> tuple[int, ...]:
-    """Scale steps by a quality: libjpeg's ``jpeg_quality_scaling`` and ``jpeg_add_quant_table``."""
-    percent = 5000 // quality if quality < 50 else 200 - 2 * quality
-    return tuple(min(max((step * percent + 50) // 100, 1), _COARSEST) for step in table)
-
-
-def _digest(tables: Tables) -> str:
-    return sha256_bytes(json.dumps(tables).encode())[:16]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edge_sdk.backends.base import Backend
+from edge_sdk.agent import Agent
+from edge_sdk.backends.base import Backend, Capabilities
 from edge_sdk.cache import Load
 from edge_sdk.config import AgentStore, EdgeConfig
 from edge_sdk.faults import Faults
@@ -15,9 +17,13 @@ from edge_sdk.retrain import ChildProcessRetrainer, Retrainer
 from edge_sdk.spool import Spool
 from model_store.errors import StoreError
 
+if TYPE_CHECKING:
+    from model_store import StoredAgent
+
 __all__ = [
     "default_retrainer",
     "loader",
+    "on_service",
     "open_backend",
     "open_memory",
     "open_spool",
@@ -89,3 +95,12 @@ def loader(config: EdgeConfig, store: AgentStore) -> Load:
         max_probes=config.max_probes,
         cache=Path(store.root) / "cache" / "tensorrt",
     )
+
+
+def on_service(load: Load, capabilities: Capabilities) -> Load:
+    """Return what builds agents that choose only what a service reads."""
+
+    def loaded(stored: StoredAgent) -> Agent:
+        return load(stored).on(capabilities)
+
+    return loaded

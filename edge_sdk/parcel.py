@@ -6,15 +6,19 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from edge_sdk.backends.base import Capabilities
-from edge_sdk.backends.limits import fits
-from edge_sdk.codec import Picture, Scales, encode, scaled_size
-from edge_sdk.ladder import FULL, REFERENCE, Ladder, Rung
+from edge_sdk.backends.limits import fits, media_type, takes
+from edge_sdk.codec import Picture, Scales, Streams, encode, upload_size
+from edge_sdk.ladder import FULL, REFERENCE, Ladder
+from edge_sdk.rung import WEBP, Rung
 from model_store.files import sha256_bytes
 
 __all__ = ["UNLIMITED", "Packer", "Parcel"]
 
 #: What a service that takes anything accepts, for where encodings are looked at, not uploaded.
-UNLIMITED = Capabilities(max_bytes=2**31, min_side=1, max_side=2**31)
+UNLIMITED = Capabilities(max_bytes=2**31, min_side=1, max_side=2**31, formats=("JPEG", "WEBP"))
+
+#: Longest side of a WebP file.
+_WEBP_SIDE = 16_383
 
 #: What stands for the reference where the service does not accept it: scaled down until it does.
 _REFERENCES: Ladder = (
@@ -29,7 +33,7 @@ class Parcel:
 
     Attributes:
         rung: what was asked for; the reference where the rung would have been larger.
-        jpeg: the file to upload.
+        jpeg: the file to upload, of whatever format the rung is.
         as_is: the file is the source itself, which is no larger than the rung's encoding.
     """
 
@@ -42,6 +46,11 @@ class Parcel:
         """What decides the answer: uploads that share it need not both be paid for."""
         return "source" if self.as_is else self.rung.pixels
 
+    @property
+    def media_type(self) -> str:
+        """Of the file."""
+        return media_type(self.jpeg)
+
 
 class Packer:
     """Encodes one picture, each rung at most once.
@@ -51,20 +60,26 @@ class Packer:
         capabilities: what the service accepts.
         lossless: send the reference's pixels in the smallest entropy coding, hence for fewer bytes
             and the same answer; without it the reference goes as the paper's benchmark.
+        codec: encodes rungs of features; without it they are not usable.
     """
 
     def __init__(
-        self, picture: Picture, capabilities: Capabilities, *, lossless: bool = False
+        self,
+        picture: Picture,
+        capabilities: Capabilities,
+        *,
+        lossless: bool = False,
+        codec: Streams | None = None,
     ) -> None:
         self._lossless = lossless
-        self._picture, self._scales = picture, Scales(picture.image)
-        self._capabilities = capabilities
+        self._picture, self._scales = picture, Scales(picture.image, codec)
+        self._capabilities, self._codec = capabilities, None if codec is None else codec.id
         self._encoded: dict[Rung, bytes] = {}
 
     @cached_property
     def _reference(self) -> Parcel:
         for rung in _REFERENCES:
-            if self._fits(rung.scale):
+            if self._fits(rung):
                 jpeg = encode(self._scales, rung)
                 if len(jpeg) <= self._capabilities.max_bytes:
                     return Parcel(rung, jpeg)
@@ -103,11 +118,11 @@ class Packer:
 
         Also the reference's if the service does not accept the rung's.
         """
-        if rung == REFERENCE or not self._fits(rung.scale):
+        if rung == REFERENCE or not self._fits(rung):
             return self.reference()
         jpeg = self._encode(rung)
         most = self._capabilities.max_bytes
-        if not _surely_smaller(rung):
+        if not self._surely_smaller(rung, len(jpeg)):
             most = min(most, len(self.reference_jpeg))
         if len(jpeg) > most:
             return self.reference()
@@ -121,20 +136,21 @@ class Packer:
     def parcels(self, ladder: Ladder) -> list[Parcel]:
         """Return what stands for each rung where only its pixels count: the rung itself, mostly.
 
-        A rung that is too small for the service is replaced by the next dearer one that is not, as
-        a device does; one that is too large, by the reference.
+        A rung that is too small for the service is replaced by the next dearer one of its kind that
+        is not, as a device does; one that is too large, or nothing that it reads, by the reference.
         """
         reference, found = self._reference, []
-        following = reference
+        following: dict[str, Parcel] = {}
         for rung in reversed(ladder):
-            if self._fits(rung.scale) and len(self._encode(rung)) <= self._capabilities.max_bytes:
-                following = Parcel(rung, self._encode(rung))
-            found.append(reference if self._too_large(rung) else following)
+            if self._fits(rung) and len(self._encode(rung)) <= self._capabilities.max_bytes:
+                following[rung.kind] = Parcel(rung, self._encode(rung))
+            dearer = following.get(rung.kind, reference)
+            found.append(reference if self._too_large(rung) else dearer)
         return found[::-1]
 
     def usable(self, ladder: Ladder) -> list[int]:
-        """Return the indices of the rungs whose sides the service accepts for this picture."""
-        return [index for index, rung in enumerate(ladder) if self._fits(rung.scale)]
+        """Return the indices of the rungs that the service accepts for this picture."""
+        return [index for index, rung in enumerate(ladder) if self._fits(rung)]
 
     def _encode(self, rung: Rung) -> bytes:
         if rung not in self._encoded:
@@ -143,27 +159,45 @@ class Packer:
 
     def _or_source(self, parcel: Parcel) -> Parcel:
         source = self._picture.jpeg
-        if source is None or len(source) > len(parcel.jpeg) or not self._fits(1.0):
+        if source is None or len(source) > len(parcel.jpeg) or not self._fits(REFERENCE):
             return parcel
         return Parcel(parcel.rung, source, as_is=True)
 
     def _too_large(self, rung: Rung) -> bool:
-        size = scaled_size(self._picture.image.size, rung.scale)
-        if fits(size, self._capabilities):
+        if self._fits(rung):
             return len(self._encode(rung)) > self._capabilities.max_bytes
+        size = upload_size(self._picture.image.size, rung)
         return min(size) >= self._capabilities.min_side
 
-    def _fits(self, scale: float) -> bool:
-        return fits(scaled_size(self._picture.image.size, scale), self._capabilities)
+    def _fits(self, rung: Rung) -> bool:
+        if not takes(self._capabilities, rung):
+            return False
+        if not rung.has_pixels:
+            return rung.codec == self._codec
+        size = upload_size(self._picture.image.size, rung)
+        whole = rung.format != WEBP or max(size) <= _WEBP_SIDE
+        return whole and fits(size, self._capabilities)
+
+    def _surely_smaller(self, rung: Rung, size: int) -> bool:
+        """Tell whether a rung's file of ``size`` bytes cannot be larger than the reference.
+
+        Then encoding that is spared: the same blocks, quantised as coarsely or more so, with
+        Huffman tables that fit as well or better. Not so for scaled rungs: a mosaic whose tiles are
+        the codec's blocks loses by being resized. Next to the resizing itself, encoding the
+        reference costs little; next to a small square or to features it costs most.
+        """
+        if rung.kind != REFERENCE.kind:
+            return self._fits(REFERENCE) and size <= _least_reference(self._picture.image.size)
+        same = (rung.subsampling, rung.scale, rung.tables) == (REFERENCE.subsampling, 1.0, None)
+        coarser = rung.quality <= REFERENCE.quality
+        return same and coarser and rung.entropy in ("plain", "optimized")
 
 
-def _surely_smaller(rung: Rung) -> bool:
-    """Tell whether a rung cannot be larger than the reference, so that encoding that is spared.
+def _least_reference(size: tuple[int, int]) -> int:
+    """Return the bytes that the reference of a picture of ``size`` has at least.
 
-    The same blocks, quantised as coarsely or more so, with Huffman tables that fit as well or
-    better. Not so for scaled rungs: a mosaic whose tiles are the codec's blocks loses by being
-    resized. Next to the resizing itself, encoding the reference costs little.
+    With the plain Huffman tables (ITU-T T.81, annex K.3) the shortest block of luma takes 2 bits
+    for its mean and 4 for its end, one of chroma 2 and 2; 16 by 16 pixels are 4 blocks of luma and
+    2 of chroma.
     """
-    same = (rung.subsampling, rung.scale, rung.tables) == (REFERENCE.subsampling, 1.0, None)
-    coarser = rung.quality <= REFERENCE.quality
-    return same and coarser and rung.entropy in ("plain", "optimized")
+    return -(-size[0] // 16) * -(-size[1] // 16) * (4 * 6 + 2 * 4) // 8

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -66,8 +66,10 @@ class OperatingPoint:
         return cls(**known)
 
 
-def choose(scores: Scores, point: OperatingPoint) -> NDArray[np.int64]:
-    """Choose a rung per picture.
+def choose(
+    scores: Scores, point: OperatingPoint, barred: Collection[int] = ()
+) -> NDArray[np.int64]:
+    """Choose a rung per picture, none of those that are ``barred``.
 
     ``argmax_k λ·agreement_k − size_ratio_k`` for a factored head, else ``argmax_k q_values_k``;
     without any probe, see ``edge_sdk.climb``.
@@ -78,10 +80,17 @@ def choose(scores: Scores, point: OperatingPoint) -> NDArray[np.int64]:
     if point.rung is not None:
         return np.full(len(scores.q_values), point.rung)
     if point.trade_off is None:
-        return np.asarray(np.argmax(scores.q_values, axis=1))
+        return _best(scores.q_values, barred)
     if scores.agreement is None or scores.size_ratio is None:
         raise UsageError(
             "The operating point has a trade-off, but the engine has no agreement and size heads."
         )
     value = point.trade_off * scores.agreement - scores.size_ratio
+    return _best(value, barred)
+
+
+def _best(value: NDArray[np.float32], barred: Collection[int]) -> NDArray[np.int64]:
+    if barred:
+        value = value.copy()
+        value[:, [*barred]] = -np.inf
     return np.asarray(np.argmax(value, axis=1))

@@ -38,6 +38,7 @@ class Result:
             0); ``decision`` or ``looks``, because the link is faster; or None.
         fallback: why the reference was served although the state did not ask for it, or None:
             ``no-agent``, ``store``, ``engine``, ``size`` (the service accepts no rung's sides),
+            ``format`` (the service refused a file that is no JPEG),
             ``busy`` (the loop was occupied, and the picture did not wait) or ``loop`` (it failed).
         key: the submitted picture's, or "".
     """

@@ -60,6 +60,18 @@ class View:
         scaled = image.resize((width, height), FILTERS[self.filter])
         return np.asarray(scaled.crop((left, top, left + self.side, top + self.side)))
 
+    def place(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Return where the middle square of ``resized`` pixels lies in a picture of ``size``.
+
+        That is the view with its margin all around, as (left, top, width, height) in the picture's
+        pixels.
+        """
+        width, height = self._size(size)
+        margin = (self.resized - self.side) // 2
+        left, top = (width - self.side) // 2 - margin, (height - self.side) // 2 - margin
+        across, down = size[0] / width, size[1] / height
+        return left * across, top * down, self.resized * across, self.resized * down
+
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
         return asdict(self)

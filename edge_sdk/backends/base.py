@@ -33,11 +33,13 @@ class Capabilities:
     """What a service accepts; the ladder is cut to it before anything is uploaded.
 
     Attributes:
-        max_bytes: largest JPEG file in bytes, after undoing the request's own encoding.
+        max_bytes: largest file in bytes, after undoing the request's own encoding.
         min_side: shortest allowed side in pixels.
         max_side: longest allowed side in pixels.
         max_pixels: largest allowed area in pixels, or None.
-        formats: accepted file formats, by Pillow's names; this product sends JPEG.
+        formats: accepted file formats, by Pillow's names; of them this product sends JPEG and
+            WEBP.
+        codecs: ids of the learned codecs whose feature streams it reads.
         encoding: how the request carries the file, a key of ``ENCODINGS``.
         boxes: answers may hold boxes.
         tells_version: answers name the model that gave them.
@@ -53,6 +55,7 @@ class Capabilities:
     boxes: bool = False
     tells_version: bool = False
     price_usd: float | None = None
+    codecs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,8 @@ class Recognition:
         latency_s: seconds from sending to the parsed answer.
         model_version: what the service says about its model, or None.
         request_id: the service's own id of this request, or "".
-        size: (width, height) in pixels of the uploaded picture, or None if nobody looked.
+        size: (width, height) in pixels of the uploaded picture, or None if nobody looked or it was
+            no picture.
     """
 
     labels: tuple[Label, ...]
@@ -75,15 +79,24 @@ class Recognition:
     request_id: str = ""
     size: tuple[int, int] | None = None
 
-    def at(self, size: tuple[int, int]) -> Recognition:
+    def at(self, size: tuple[int, int], shown: Box | None = None) -> Recognition:
         """Return the same answer with its boxes in pixels of a picture of (width, height).
 
-        An upload may have been scaled; what its caller knows are the original's pixels.
+        An upload may have been scaled or cut out; what its caller knows are the original's pixels.
+
+        Args:
+            size: of the original.
+            shown: the part of it that the upload shows, None for all. What reaches beyond the
+                original is cut off the boxes.
         """
-        if self.size is None or self.size == size:
+        if self.size is None or (self.size == size and shown is None):
             return self
-        across, down = size[0] / self.size[0], size[1] / self.size[1]
+        whole = Box(0.0, 0.0, *map(float, size))
+        part = shown or whole
+        across, down = part.width / self.size[0], part.height / self.size[1]
         labels = tuple(_scaled(label, across, down) for label in self.labels)
+        if shown is not None:
+            labels = tuple(_moved(label, shown, whole) for label in labels)
         return replace(self, labels=labels, size=size)
 
 
@@ -96,7 +109,9 @@ class Backend(Protocol):
     capabilities: Capabilities
 
     def recognize(self, jpeg: bytes) -> Recognition:
-        """Upload one JPEG file and return the labels.
+        """Upload one file and return the labels.
+
+        It is a JPEG file, or of another format or codec that ``capabilities`` names.
 
         Raises:
             BackendError: one of the leaves in ``edge_sdk.errors``.
@@ -114,3 +129,14 @@ def _scaled(label: Label, across: float, down: float) -> Label:
         return label
     left, top, width, height = label.box
     return label._replace(box=Box(left * across, top * down, width * across, height * down))
+
+
+def _moved(label: Label, shown: Box, whole: Box) -> Label:
+    """Move a box by where the shown part begins, and cut it to the whole picture."""
+    if label.box is None:
+        return label
+    left, top = label.box.left + shown.left, label.box.top + shown.top
+    right, bottom = left + label.box.width, top + label.box.height
+    left, right = (min(max(one, 0.0), whole.width) for one in (left, right))
+    top, bottom = (min(max(one, 0.0), whole.height) for one in (top, bottom))
+    return label._replace(box=Box(left, top, right - left, bottom - top))

@@ -24,7 +24,7 @@ from edge_sdk.backends.baidu import VERSION_HEADER
 from edge_sdk.backends.base import Box, Capabilities, Label, Recognition
 from edge_sdk.backends.http import HttpClient, Reply
 from edge_sdk.backends.keys import Keys, address, for_header
-from edge_sdk.backends.limits import check_limits
+from edge_sdk.backends.limits import check_upload, media_type
 from edge_sdk.backends.parsing import best_first, box, dialect, score, text
 from edge_sdk.backends.prices import price
 from edge_sdk.backends.spec import Spec, is_loopback
@@ -33,6 +33,7 @@ from model_store.errors import BackendError, UsageError
 
 __all__ = [
     "CAPABILITIES",
+    "CODEC_VERSION",
     "FORMS",
     "PING_PATH",
     "PREDICTIONS_PATH",
@@ -45,12 +46,12 @@ PREDICTIONS_PATH = "/predictions/"
 PING_PATH = "/ping"
 
 #: ``max_request_size`` is 6,553,500 bytes unless the server is told otherwise. Sides are limited by
-#: the file format alone.
+#: the file format alone. TorchServe's own image handlers open whatever Pillow opens.
 CAPABILITIES = Capabilities(
     max_bytes=6_553_500,
     min_side=1,
     max_side=65_535,
-    formats=("JPEG", "PNG"),
+    formats=("JPEG", "PNG", "WEBP"),
     encoding="raw",
     boxes=True,
     price_usd=price("torchserve"),
@@ -58,6 +59,10 @@ CAPABILITIES = Capabilities(
 
 #: Holds the inference token, if the server wants one.
 TOKEN = "ADACOMPRESS_TORCHSERVE_TOKEN"
+
+#: A model version of this and a codec's id reads that codec's feature streams, see
+#: ``export.codec_archive``. TorchServe itself refuses who asks for it where it is not.
+CODEC_VERSION = "codec-"
 
 #: The answers that are understood.
 FORMS = (
@@ -67,6 +72,7 @@ FORMS = (
 )
 
 _HOW = "write torchserve://HOST:PORT/MODEL or torchserve://HOST:PORT/MODEL/VERSION"
+_CODEC = re.compile(CODEC_VERSION + "([0-9a-f]{16})")
 _NAME = re.compile(r"[\w~-][\w.~-]*", re.ASCII)
 _UNKNOWN = ("ModelNotFoundException", "ModelVersionNotFoundException")
 
@@ -91,7 +97,8 @@ class TorchServeBackend:
     Args:
         base_url: ``https://HOST`` or ``http://HOST:PORT``.
         model: the name that it is registered with.
-        version: asks for this one instead of the default one.
+        version: asks for this one instead of the default one; ``codec-ID`` reads the feature
+            streams of that codec.
         keys: asked for the token before every request, or for nothing; default is the environment.
         http: the transport; its policy decides about retries.
         clock: monotonic seconds, for the latency.
@@ -111,20 +118,23 @@ class TorchServeBackend:
         self._path = "/".join(filter(None, (model, version)))
         self._version = version or None
         self.name = f"torchserve://{self._http.host}/{self._path}"
-        self.capabilities = replace(CAPABILITIES, tells_version=bool(version))
+        codec = _CODEC.fullmatch(version)
+        self.capabilities = replace(
+            CAPABILITIES, tells_version=bool(version), codecs=codec.groups() if codec else ()
+        )
         self._keys, self._clock = keys or _token_from_environment, clock
 
     def __repr__(self) -> str:
         return f"TorchServeBackend({self.name!r})"
 
     def recognize(self, jpeg: bytes) -> Recognition:
-        """Upload one JPEG file and return the labels, best first, a detector's with boxes.
+        """Upload one file and return the labels, best first, a detector's with boxes.
 
         Raises:
             BackendError: one of the leaves in ``edge_sdk.errors``, with TorchServe's type and
                 message.
         """
-        size = check_limits(jpeg, self.capabilities, self.name)
+        size = check_upload(jpeg, self.capabilities, self.name)
         keys = self._token()
         started = self._clock()
 
@@ -133,7 +143,7 @@ class TorchServeBackend:
                 raise self._refusal(reply, keys)
             return reply
 
-        headers = {"Content-Type": "image/jpeg", **_authorization(keys)}
+        headers = {"Content-Type": media_type(jpeg), **_authorization(keys)}
         reply = self._http.post(PREDICTIONS_PATH + self._path, read, data=jpeg, headers=headers)
         return Recognition(
             labels=self._labels(reply),

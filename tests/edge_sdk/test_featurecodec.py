@@ -34,7 +34,7 @@ from model_store.files import sha256_bytes
 MakeCodec = Callable[..., dict[str, bytes]]
 
 #: Hostile streams; the time of the test is theirs.
-STREAMS = int(os.environ.get("FUZZ_STREAMS", "10000"))
+STREAMS = int(os.environ.get("ADACOMPRESS_FUZZ", "10000"))
 
 
 def by_role(files: dict[str, bytes]) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_sdk.backends.base import Box
-from training.cloud.answers import TOP, best_classes, objects
+from training.cloud.answers import objects
 
 NAMES = ("cat", "dog", "tram")
 
@@ -19,35 +19,6 @@ def scores(*rows: tuple[float, float, float]) -> np.ndarray:
 
 def boxes(*rows: tuple[float, float, float, float]) -> np.ndarray:
     return np.array(rows, dtype=np.float32)
-
-
-# --- a whole picture --------------------------------------------------------------------------
-
-
-def test_classes_come_best_first_with_their_probabilities() -> None:
-    labels = best_classes(NAMES, np.log(np.array([0.2, 0.7, 0.1], dtype=np.float32)))
-
-    assert [label.name for label in labels] == ["dog", "cat", "tram"]
-    assert [label.score for label in labels] == pytest.approx([0.7, 0.2, 0.1])
-    assert all(label.box is None for label in labels)
-
-
-@given(st.lists(st.floats(-300, 300, width=32), min_size=1, max_size=20))
-def test_probabilities_are_probabilities(raw: list[float]) -> None:
-    names = [str(i) for i in range(len(raw))]
-    labels = best_classes(names, np.array(raw, dtype=np.float32))
-
-    given_scores = [label.score for label in labels]
-    assert len(labels) == min(TOP, len(raw))
-    assert given_scores == sorted(given_scores, reverse=True)
-    assert all(0.0 <= score <= 1.0 for score in given_scores)
-    assert sum(given_scores) <= 1.0 + 1e-9
-
-
-def test_of_two_equal_classes_the_first_is_named_first() -> None:
-    labels = best_classes(NAMES, np.zeros(3, dtype=np.float32))
-
-    assert [label.name for label in labels] == list(NAMES)
 
 
 # --- objects in it ----------------------------------------------------------------------------

@@ -42,6 +42,6 @@ def test_without_options_there_is_no_trouble() -> None:
     command.add_parser(parser.add_subparsers())
     arguments = parser.parse_args(["cloud"])
 
-    assert arguments.model in MODELS
+    assert (arguments.model, arguments.codec) == (None, None)
     assert (arguments.faults, arguments.latency, arguments.qps) == ("0", "0", None)
     assert (arguments.swap_after, arguments.rename_labels, arguments.silent) == (None, False, False)

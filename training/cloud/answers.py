@@ -1,4 +1,7 @@
-"""From a network's numbers to labels: the best classes of a picture, or the objects in it."""
+"""From a detector's numbers to labels: the objects in a picture.
+
+What a classifier says is ``edge_sdk.classes``'s.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,7 @@ import numpy.typing as npt
 
 from edge_sdk.backends.base import Box, Label
 
-__all__ = ["TOP", "best_classes", "objects"]
-
-#: Labels in a classifier's answer.
-TOP = 5
+__all__ = ["objects"]
 
 #: The detector's own settings, from its graph: the least score, how much of two boxes of one class
 #: may overlap (intersection over union), and objects in an answer.
@@ -21,15 +21,6 @@ _MOST_OVERLAP = 0.6
 _MOST_OBJECTS = 100
 
 Floats = npt.NDArray[np.float32]
-
-
-def best_classes(names: Sequence[str], scores: Floats) -> tuple[Label, ...]:
-    """Return the best ``TOP`` labels with their probabilities; scores (classes,) before softmax."""
-    exact = scores.astype(np.float64)
-    probabilities = np.exp(exact - exact.max())
-    probabilities /= probabilities.sum()
-    best = np.argsort(-probabilities, kind="stable")[:TOP]
-    return tuple(Label(names[i], float(probabilities[i])) for i in best)
 
 
 def objects(

@@ -18,7 +18,7 @@ from typing import Self
 
 from edge_sdk.backends.base import Label
 from edge_sdk.errors import ClosedError
-from training.cloud.models import Model
+from training.cloud.models import Model, codecs_of
 
 __all__ = ["MAX_BATCH", "Abandoned", "Batcher", "Result"]
 
@@ -38,10 +38,11 @@ class Abandoned(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a model said about one picture, and which one."""
+    """What a model said about one picture, which one, and the codecs that it reads."""
 
     labels: tuple[Label, ...]
     model: str
+    codecs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ class Batcher:
             if isinstance(answer, Exception):
                 waiting.result.set_exception(answer)
             else:
-                waiting.result.set_result(Result(answer, model.version))
+                waiting.result.set_result(Result(answer, model.version, codecs_of(model)))
 
 
 def _cores() -> int:

@@ -14,6 +14,8 @@ import threading
 from pathlib import Path
 from types import FrameType
 
+from model_store.errors import UsageError
+from training.cloud.coded import open_codec
 from training.cloud.dialects import DIALECTS
 from training.cloud.faults import FAULTS, parse_faults
 from training.cloud.models import Model, open_model
@@ -24,6 +26,7 @@ from training.parent import when_parent_ends
 
 __all__ = ["add_parser", "another"]
 
+_MODEL = "efficientnet-lite0"
 _SUMMARY = "serve a pretrained model on loopback in the dialects of cloud vendors"
 _DESCRIPTION = (
     "Serve a pretrained model on loopback in the dialects of cloud vendors. The line that is "
@@ -38,9 +41,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("cloud", help=_SUMMARY, description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument(
         "--model",
-        default="efficientnet-lite0",
         metavar="NAME",
-        help=f"one of {', '.join(MODELS)} (%(default)s)",
+        help=f"one of {', '.join(MODELS)} ({_MODEL})",
+    )
+    parser.add_argument(
+        "--codec",
+        type=Path,
+        metavar="DIR",
+        help="a feature codec's folder: serve the classifier it was trained for, and read its "
+        "feature streams in torchserve's dialect",
     )
     parser.add_argument(
         "--dialects",
@@ -135,7 +144,7 @@ def _server(arguments: argparse.Namespace) -> CloudServer:
         silent=arguments.silent,
     )
     dialects = arguments.dialects
-    model = open_model(arguments.model)
+    model = _model(arguments)
     return CloudServer(
         model,
         arguments.port,
@@ -146,19 +155,35 @@ def _server(arguments: argparse.Namespace) -> CloudServer:
     )
 
 
+def _model(arguments: argparse.Namespace) -> Model:
+    if arguments.codec is None:
+        return open_model(arguments.model or _MODEL)
+    model = open_codec(arguments.codec)
+    if arguments.model not in (None, model.name):
+        raise UsageError(
+            f"The codec in {arguments.codec} is for {model.name!r}, not {arguments.model!r}; leave "
+            "--model out."
+        )
+    return model
+
+
 def _swap_to(arguments: argparse.Namespace, model: Model) -> Model | None:
     if arguments.swap_to is None and arguments.swap_after is None:
         return None
-    name = arguments.swap_to or another(arguments.model)
-    return model if name == arguments.model else open_model(name)
+    name = arguments.swap_to or another(model.name)
+    return model if name == model.name else open_model(name)
 
 
 def another(model: str) -> str:
-    """Return the next model of the zoo that answers in the same way, if there is one."""
+    """Return the next model of the zoo that answers in the same way, if there is one.
+
+    A model that is not of the zoo is a codec's, hence a classifier.
+    """
     names = [*MODELS]
-    at = names.index(model)
-    following = names[at + 1 :] + names[:at]
-    alike = [name for name in following if MODELS[name].boxes == MODELS[model].boxes]
+    at = names.index(model) if model in MODELS else -1
+    following = names[at + 1 :] + names[: max(at, 0)]
+    boxes = model in MODELS and MODELS[model].boxes
+    alike = [name for name in following if MODELS[name].boxes == boxes]
     return (alike or following)[0]
 
 

@@ -18,10 +18,10 @@ import onnx
 import torch
 from torch import nn
 
+from edge_sdk.classes import NAMES_KEY
 from model_store.files import write_atomic
 from training.assets import find
 from training.cloud.networks import dogs, imagenet, ssd
-from training.cloud.runtime import NAMES_KEY
 from training.cloud.zoo import MODELS
 
 __all__ = ["build", "convert", "distinct_names"]

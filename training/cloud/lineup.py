@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from edge_sdk.backends.base import Label
 from edge_sdk.errors import ImageError
 from model_store.errors import UsageError
-from training.cloud.models import Model
+from training.cloud.models import Model, codecs_of
 
 __all__ = ["Lineup", "Renamed", "line_up"]
 
@@ -20,6 +20,7 @@ class Renamed:
     def __init__(self, model: Model) -> None:
         self.name, self.boxes = model.name, model.boxes
         self.version = f"{model.version}+renamed"
+        self.codecs = codecs_of(model)
         self._model = model
 
     def answer(self, jpeg: bytes) -> tuple[Label, ...]:

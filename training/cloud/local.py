@@ -1,21 +1,23 @@
-"""The service ``local:MODEL``: a model as a backend in this very process, without HTTP."""
+"""The services ``local:MODEL`` and ``local:CODEC``: a model in this very process, without HTTP."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from edge_sdk.backends import Spec, register
 from edge_sdk.backends.base import Capabilities, Recognition
-from edge_sdk.backends.limits import check_limits
+from edge_sdk.backends.limits import check_upload
 from edge_sdk.errors import BackendRejected, ImageError
-from training.cloud.models import Model, open_model
+from training.cloud.coded import is_codec, open_codec
+from training.cloud.models import Model, codecs_of, open_model
 
 __all__ = ["LocalBackend", "open_local", "register_local"]
 
 
 class LocalBackend:
-    """The ``Backend`` of a model in this process; its request body is the JPEG file itself."""
+    """The ``Backend`` of a model in this process; its request body is the file itself."""
 
     def __init__(self, model: Model, clock: Callable[[], float] = time.monotonic) -> None:
         self.name = f"local:{model.name}"
@@ -23,9 +25,11 @@ class LocalBackend:
             max_bytes=20 * 1024 * 1024,
             min_side=1,
             max_side=16_384,
+            formats=("JPEG", "WEBP"),
             boxes=model.boxes,
             tells_version=True,
             price_usd=0.0,
+            codecs=codecs_of(model),
         )
         self._model, self._clock = model, clock
 
@@ -36,9 +40,9 @@ class LocalBackend:
         """Return the model's labels, with their boxes if it is a detector.
 
         Raises:
-            BackendRejected: the bytes are no JPEG file, or outside the limits.
+            BackendRejected: the bytes are no JPEG or WebP file, or outside the limits.
         """
-        size = check_limits(jpeg, self.capabilities, self.name)
+        size = check_upload(jpeg, self.capabilities, self.name)
         started = self._clock()
         try:
             labels = self._model.answer(jpeg)
@@ -61,8 +65,13 @@ class LocalBackend:
 
 
 def open_local(spec: Spec) -> LocalBackend:
-    """Open ``local:MODEL``; this is also the package's entry point for the scheme."""
-    return LocalBackend(open_model(spec.path))
+    """Open ``local:MODEL`` or ``local:CODEC``; this is also the package's entry point for them.
+
+    CODEC is the folder of a feature codec: the classifier that it was trained for answers pictures,
+    and its tail feature streams.
+    """
+    model = open_codec(Path(spec.path)) if is_codec(spec.path) else open_model(spec.path)
+    return LocalBackend(model)
 
 
 def register_local() -> None:

@@ -19,15 +19,16 @@ import numpy.typing as npt
 
 from edge_sdk import codec
 from edge_sdk.backends.base import Label
+from edge_sdk.classes import best_classes
 from edge_sdk.errors import ImageError
 from model_store.errors import UsageError
 from model_store.files import sha256_file
 from training.assets import cache_dir, find
-from training.cloud.answers import best_classes, objects
+from training.cloud.answers import objects
 from training.cloud.runtime import Runtime
 from training.cloud.zoo import MODELS, Entry
 
-__all__ = ["Model", "OnnxModel", "cached_onnx", "open_model"]
+__all__ = ["Model", "OnnxModel", "cached_onnx", "codecs_of", "open_model"]
 
 #: Part of the cached files' names; another one makes every model be converted again.
 _FORMAT = "v2"
@@ -54,6 +55,11 @@ class Model(Protocol):
         """Return what ``answer`` would for each picture; an error stands in its picture's place."""
 
 
+def codecs_of(model: Model) -> tuple[str, ...]:
+    """Return the ids of the feature codecs that a model reads; most read pictures alone."""
+    return tuple(getattr(model, "codecs", ()))
+
+
 class OnnxModel:
     """A converted model in ONNX Runtime on the CPU; safe to call from several threads.
 
@@ -64,11 +70,15 @@ class OnnxModel:
         version: the name and the beginning of the weights' hash.
         entry: what it is.
         onnx: a file that ``training.cloud.convert`` wrote.
+
+    Attributes:
+        names: of its classes.
     """
 
     def __init__(self, name: str, version: str, entry: Entry, onnx: Path) -> None:
         self.name, self.version, self.boxes = name, version, entry.boxes
         self._input, self._runtime = entry.input, Runtime(onnx)
+        self.names = self._runtime.names
 
     def __repr__(self) -> str:
         return f"OnnxModel({self.version!r})"

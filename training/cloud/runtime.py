@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edge_sdk.classes import class_names
 from model_store.errors import EnvironmentMissing
 
-__all__ = ["NAMES_KEY", "Runtime"]
-
-#: Entry of the ONNX file's metadata: the names of the classes, a JSON list.
-NAMES_KEY = "adacompress.names"
+__all__ = ["Runtime"]
 
 
 class Runtime:
@@ -26,8 +23,7 @@ class Runtime:
 
     def __init__(self, onnx: Path) -> None:
         self._session = _session(onnx)
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        self.names: tuple[str, ...] = tuple(json.loads(metadata[NAMES_KEY]))
+        self.names = class_names(self._session.get_modelmeta().custom_metadata_map)
 
     def run(self, pictures: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
         """Return the outputs for pictures (N, S, S, 3); each has N as its first axis."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from edge_sdk.backends.torchserve import CODEC_VERSION
 from model_store.errors import UsageError
 from training.cloud.batching import Batcher
 from training.cloud.connections import Connections
@@ -23,7 +24,7 @@ from training.cloud.dialects import open_dialects
 from training.cloud.dialects.base import Dialect, Rules
 from training.cloud.journal import Journal
 from training.cloud.lineup import line_up
-from training.cloud.models import Model
+from training.cloud.models import Model, codecs_of
 from training.cloud.service import Service
 from training.cloud.settings import Settings
 
@@ -89,16 +90,21 @@ class CloudServer:
     @property
     def spec(self) -> str:
         """What ``open_backend`` takes, for the first dialect."""
-        return self._dialects[0].spec(self.url)
+        return self._spec(self._dialects[0])
 
     @property
     def specs(self) -> dict[str, str]:
         """Dialect -> what ``open_backend`` and ``--backend`` take."""
-        return {dialect.name: dialect.spec(self.url) for dialect in self._dialects}
+        return {dialect.name: self._spec(dialect) for dialect in self._dialects}
 
     def spec_of(self, dialect: str) -> str:
         """Return what ``open_backend`` takes for one of the served dialects."""
         return self.specs[dialect]
+
+    def _spec(self, dialect: Dialect) -> str:
+        """Return a dialect's, with the codec that the model reads where the dialect can say it."""
+        spec, codecs = dialect.spec(self.url), codecs_of(self.model)
+        return f"{spec}/{CODEC_VERSION}{codecs[0]}" if codecs and dialect.streams else spec
 
     def counts(self) -> dict[str, int]:
         """Return ``requests``, ``billed``, and how many requests there were of each kind."""

@@ -18,6 +18,7 @@ from PIL import Image
 
 from edge_sdk.backends.baidu import VERSION_HEADER
 from edge_sdk.errors import ImageError
+from edge_sdk.featurecodec import is_stream
 from training.cloud.batching import Abandoned, Batcher
 from training.cloud.dialects.base import Answer, Dialect, Fault, Request, Response
 from training.cloud.faults import Draws
@@ -216,7 +217,8 @@ class Service:
         except Abandoned:
             return upload.saying(_ABANDONED, None)
         seconds = self._timer() - asked
-        answer = Answer(result.labels, _size(picture), result.model, identity, seconds)
+        size = _size(picture)
+        answer = Answer(result.labels, size, result.model, identity, seconds, result.codecs)
         response = dialect.respond(request, answer)
         upload = replace(upload, line=replace(upload.line, model=result.model))
         if response.status != 200:  # TorchServe learns only now whether it is the wanted model
@@ -239,7 +241,12 @@ class Service:
 
 
 def _size(picture: bytes) -> tuple[int, int]:
-    """Return (width, height) of a picture that a model has decoded, upright as the model saw it."""
+    """Return (width, height) of a picture that a model has decoded, upright as the model saw it.
+
+    Of a feature stream there is none, and no dialect that takes one asks for it.
+    """
+    if is_stream(picture):
+        return 0, 0
     with Image.open(io.BytesIO(picture)) as opened:
         lies = opened.getexif().get(_EXIF_ORIENTATION, 1) >= _FIRST_LYING
         return opened.size[::-1] if lies else opened.size

@@ -12,7 +12,7 @@ from typing import Protocol
 from PIL import Image
 
 from edge_sdk.backends.base import Capabilities
-from edge_sdk.backends.limits import check_limits
+from edge_sdk.backends.limits import check_upload
 from edge_sdk.codec import Picture as Opened
 from edge_sdk.errors import BackendRejected, ImageError
 from edge_sdk.ladder import Ladder
@@ -64,7 +64,7 @@ def prepare(picture: Picture, ladder: Ladder, capabilities: Capabilities) -> Pre
     packer = Packer(Opened(image), capabilities)
     reference, uploads = packer.reference(), tuple(packer.parcels(ladder))
     for parcel in (reference, *uploads):
-        check_limits(parcel.jpeg, capabilities, "the service")
+        check_upload(parcel.jpeg, capabilities, "the service")
     return Prepared(picture_key(image), reference, uploads)
 
 

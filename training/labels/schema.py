@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 
-from edge_sdk.ladder import Rung
+from edge_sdk.rung import WEBP, Rung
 from model_store.errors import SchemaTooNew
 
 __all__ = ["VERSION", "open_tables", "pixels_text"]
@@ -63,8 +63,10 @@ def open_tables(connection: sqlite3.Connection, path: str) -> None:
 
 def pixels_text(rung: Rung) -> str:
     """Return the key's column for a rung: what of it decides the pixels."""
-    quality, scale, subsampling, *tables = rung.pixels
-    return json.dumps([quality, float(scale), subsampling, *tables])
+    parts = list(rung.pixels)
+    if rung.has_pixels:  # 1 and 1.0 are one scale, but two texts
+        parts[2 if rung.format == WEBP else 1] = float(rung.scale)
+    return json.dumps(parts)
 
 
 def _bring_up_to_date(connection: sqlite3.Connection) -> None:

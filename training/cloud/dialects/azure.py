@@ -47,7 +47,7 @@ _IMAGE_FAULTS = {
 class Azure:
     """``computervision/imageanalysis:analyze``, version 4.0."""
 
-    name, tokens = "azure", False
+    name, tokens, streams = "azure", False, False
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules

@@ -54,7 +54,7 @@ class _Refused(Exception):
 class Baidu:
     """``advanced_general`` version 2."""
 
-    name, tokens = "baidu", True
+    name, tokens, streams = "baidu", True, False
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules

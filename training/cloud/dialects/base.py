@@ -81,6 +81,7 @@ class Answer:
         model: the version of the model that answered.
         request_id: 32 hexadecimal digits.
         seconds: that it took.
+        codecs: ids of the feature codecs that the model reads.
     """
 
     labels: tuple[Label, ...]
@@ -88,6 +89,7 @@ class Answer:
     model: str
     request_id: str
     seconds: float = 0.0
+    codecs: tuple[str, ...] = ()
 
 
 class Fault(Enum):
@@ -134,6 +136,8 @@ class Dialect(Protocol):
     #: Clients fetch tokens, and again when one has expired. A key is good or it is not: a client
     #: whose key is refused stops, as it should.
     tokens: bool
+    #: Feature streams are taken too.
+    streams: bool
 
     def spec(self, url: str) -> str:
         """Return what ``open_backend`` takes for a server at ``http://HOST:PORT``."""

@@ -58,7 +58,7 @@ class _Refused(Exception):
 class Facepp:
     """``imagepp/beta/detectsceneandobject``."""
 
-    name, tokens = "facepp", False
+    name, tokens, streams = "facepp", False, False
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules

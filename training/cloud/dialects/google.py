@@ -66,7 +66,7 @@ class _Refused(Exception):
 class Google:
     """``v1/images:annotate``."""
 
-    name, tokens = "google", False
+    name, tokens, streams = "google", False, False
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules

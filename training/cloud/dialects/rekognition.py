@@ -67,7 +67,7 @@ class _Refused(Exception):
 class Rekognition:
     """``RekognitionService.DetectLabels``."""
 
-    name, tokens = "rekognition", False
+    name, tokens, streams = "rekognition", False, False
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules

@@ -11,7 +11,13 @@ import uuid
 from typing import Any
 
 from edge_sdk.backends.base import Label
-from edge_sdk.backends.torchserve import CAPABILITIES, PING_PATH, PREDICTIONS_PATH
+from edge_sdk.backends.torchserve import (
+    CAPABILITIES,
+    CODEC_VERSION,
+    PING_PATH,
+    PREDICTIONS_PATH,
+)
+from edge_sdk.featurecodec import is_stream
 from training.cloud.dialects.base import (
     Answer,
     Fault,
@@ -47,7 +53,7 @@ _FAULTS = {
 class TorchServe:
     """The inference API: ``/predictions`` and ``/ping``."""
 
-    name, tokens = "torchserve", False
+    name, tokens, streams = "torchserve", False, True
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
@@ -69,7 +75,9 @@ class TorchServe:
         if request.path == PING_PATH:
             return Response({"status": "Healthy"}, headers=_identity(request_id), kind="health")
         data = _file(request)
-        wrong = inspect(data, CAPABILITIES)
+        # Whether the model reads streams, and this one, is for it to say.
+        stream = is_stream(data) and len(data) <= CAPABILITIES.max_bytes
+        wrong = None if stream else inspect(data, CAPABILITIES)
         if wrong is ImageFault.TOO_MANY_BYTES:
             return Response(b"", 413)
         return data if wrong is None else self.refuse(Fault.IMAGE, request_id)
@@ -81,7 +89,8 @@ class TorchServe:
         if model not in (DEFAULT, name):
             said = f"Model not found: {model}"
             return _error(404, "ModelNotFoundException", said, answer.request_id)
-        if version not in ("", served, answer.model):
+        codecs = {CODEC_VERSION + codec for codec in answer.codecs}
+        if version not in {"", served, answer.model, *codecs}:
             said = f"Model version: {version} does not exist for model: {model}"
             return _error(404, "ModelVersionNotFoundException", said, answer.request_id)
         return Response(_handled(answer.labels), headers=_identity(answer.request_id))
