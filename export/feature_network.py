@@ -10,6 +10,7 @@ how integers become bytes (``edge_sdk.featurecodec``).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -162,14 +163,16 @@ class Viewer(nn.Module):
         doublings: the picture's side is the integers' side times 2 to this.
     """
 
-    def __init__(self, shape: Shape, doublings: int, hidden: int = 48) -> None:
+    def __init__(self, shape: Shape, doublings: int, hidden: int = 64) -> None:
         super().__init__()
         self.log_step = nn.Parameter(torch.zeros(shape.rates, shape.codes))
-        self.first = nn.Conv2d(shape.codes, hidden, 3, padding=1)
+        # Half as wide at every doubling: a map of four times the positions costs as much again.
+        widths = [max(8, hidden >> number) for number in range(doublings + 1)]
+        self.first = nn.Conv2d(shape.codes, widths[0], 3, padding=1)
         self.ups = nn.ModuleList(
-            nn.Conv2d(hidden, 4 * hidden, 3, padding=1) for _ in range(doublings)
+            nn.Conv2d(wide, 4 * narrow, 3, padding=1) for wide, narrow in pairwise(widths)
         )
-        self.last = nn.Conv2d(hidden, 3, 3, padding=1)
+        self.last = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, integers: Tensor, rate: Tensor) -> Tensor:
         """Return uint8 pictures (N, S', S', 3)."""

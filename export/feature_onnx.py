@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from export.feature_network import Bottleneck, Decoder, Viewer
 from export.fuse import OPSET, finished
+from export.onnx_graph import Graph
 from model_store.errors import UsageError
 
 __all__ = ["encoder_onnx", "prefix_onnx", "tail_onnx", "viewer_onnx"]
@@ -72,7 +73,8 @@ def encoder_onnx(
     """
     coding = _Coding(adapter, bottleneck).eval()
     back = _exported(coding, "bottleneck", (torch.zeros(1, *maps),), ("maps",), "integers")
-    front = _one_picture(_ready(front))
+    # Devices refuse operators that no engine needs; exporters leave sums of constants behind.
+    front = _one_picture(_ready(Graph(front).folded(front)))
     return finished(_joined(front, back), properties)
 
 

