@@ -123,7 +123,9 @@ def _made(plan: Plan, cut: Cut, front: Front, paths: Sequence[Path], stages: Sta
     viewer = None
     if plan.viewer:
         with stages.stage("learning to show what is sent"):
-            viewer = learn_viewer(learnt.bottleneck, codes, pixels, seed=plan.seed)
+            viewer = learn_viewer(
+                learnt.bottleneck, codes, pixels, seed=plan.seed, steps=min(plan.steps, 120)
+            )
     return Made(
         cut=cut,
         front=front,

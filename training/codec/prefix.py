@@ -84,7 +84,8 @@ def prefix_of(text: str, cut: Cut) -> Front:
     wanted = cut.place.shape[1:]
     fitting = _fitting(side, wanted)
     if blocks is None and fitting:
-        blocks = fitting[-1]
+        # Early maps of one size tell another network's better than late ones, and cost less.
+        blocks = fitting[:2][-1]
     if blocks not in fitting:
         raise UsageError(
             f"MobileNetV2's maps after {blocks} blocks are not {wanted[0]} x {wanted[1]} as the "

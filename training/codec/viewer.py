@@ -20,7 +20,7 @@ __all__ = ["learn_viewer"]
 #: Sides of the picture, about.
 _SIDE = 112
 
-_STEPS, _BATCH, _RATE = 120, 14, 4e-3
+_BATCH, _RATE = 14, 4e-3
 
 
 def learn_viewer(
@@ -29,7 +29,7 @@ def learn_viewer(
     pixels: npt.NDArray[Any],
     *,
     seed: int,
-    steps: int = _STEPS,
+    steps: int,
 ) -> Viewer:
     """Return a viewer.
 
