@@ -37,7 +37,13 @@ def _parser() -> argparse.ArgumentParser:
     source = commands.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", type=Path, metavar="DIR", help="a training run to publish")
     source.add_argument("--agent", metavar="ID", help="an agent of the store: id, prefix or alias")
-    commands.add_argument("--store", type=Path, required=True, metavar="DIR", help="model store")
+    source.add_argument(
+        "--codec",
+        type=Path,
+        metavar="DIR",
+        help="a feature codec's folder; takes --onnx, --int8, --mar and --triton, and no store",
+    )
+    commands.add_argument("--store", type=Path, metavar="DIR", help="model store of the agent")
     commands.add_argument(
         "--alias", action="append", default=[], metavar="NAME", help="point NAME to the agent"
     )
@@ -56,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="photos to calibrate INT8 with; default is the agent's own probe set, which is then "
-        "no independent proof",
+        "no independent proof (a codec has none: it needs photos)",
     )
     variants.add_argument(
         "--trt",
@@ -69,6 +75,13 @@ def _parser() -> argparse.ArgumentParser:
     packages = commands.add_argument_group("packages, written to --out")
     packages.add_argument("--mar", action="store_true", help="a TorchServe archive")
     packages.add_argument("--triton", action="store_true", help="a Triton model repository")
+    packages.add_argument(
+        "--classifier",
+        type=Path,
+        metavar="FILE",
+        help="the whole classifier of a --codec, if it is not in its folder: the archive then "
+        "answers pictures too",
+    )
     packages.add_argument("--card", action="store_true", help="a model card")
     packages.add_argument(
         "--out", type=Path, default=Path("exported"), metavar="DIR", help="default %(default)s"
@@ -88,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
 def _export(arguments: argparse.Namespace) -> int:
     if arguments.calibration and not arguments.int8:
         raise UsageError("--calibration is for --int8; give both.")
+    if arguments.codec is not None:
+        from export.codec_command import export_codec
+
+        return export_codec(arguments)
+    if arguments.store is None or arguments.classifier is not None:
+        raise UsageError("--run and --agent need --store DIR, and --classifier is for --codec.")
     logging.basicConfig(format="%(message)s")
     logging.getLogger("export").setLevel(logging.INFO)  # a build tells its progress there
     store = Store(arguments.store)

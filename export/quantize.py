@@ -14,9 +14,10 @@ ONNX Runtime's quantiser inserts the Q/DQ pairs; what is special here:
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,10 @@ from export.fuse import finished, parse
 from export.tidy import fold_division, in_order, initializers, metadata_of, replace_tensor
 from model_store.errors import UsageError
 
-__all__ = ["Calibration", "calibrate"]
+__all__ = ["Calibration", "calibrate", "calibrate_encoder"]
 
 #: Operators that run on whole numbers; all else is so short that converting costs more.
-_OPERATORS = ["Conv", "Add", "Clip"]
+_OPERATORS = ["Conv", "Add", "Clip", "Relu"]
 
 _BLOCK = re.compile(r"\bblocks\.(\d+)\.")
 _PIXELS = "prefix/pixels"
@@ -46,16 +47,16 @@ class Calibration:
         model: ``onnx.ModelProto``, its input folded (see ``_fold_pixels``).
         ranges: of every activation, from ONNX Runtime's calibrator.
         blocks: block name to its nodes' names, from the input to the pool.
-        zero_point: the pixel that stands for zero.
+        zero_point: the pixel that stands for zero; None where pixels are quantised like all else.
     """
 
     model: Any
     ranges: Any
     blocks: dict[str, tuple[str, ...]]
-    zero_point: int
+    zero_point: int | None
 
     def quantized(self, blocks: Collection[str], *, symmetric: bool = False) -> bytes:
-        """Return the engine with these blocks in INT8, the others in fp32."""
+        """Return the graph with these blocks in INT8, the others in fp32."""
         from onnxruntime.quantization import QuantType
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
@@ -65,7 +66,7 @@ class Calibration:
             "QuantizeBias": not symmetric,
             "AddQDQPairToWeight": symmetric,
         }
-        if not symmetric:
+        if not symmetric and self.zero_point is not None:
             options["TensorQuantOverrides"] = {_PIXELS: [self._pixels(QuantType.QUInt8)]}
         quantizer = QDQQuantizer(
             onnx.ModelProto.FromString(self.model.SerializeToString()),
@@ -107,12 +108,40 @@ def calibrate(engine: bytes, pictures: NDArray[np.uint8]) -> Calibration:
     Raises:
         UsageError: there are no pictures, or the engine is not of a form that can be quantised.
     """
+    model, zero_point = _fold_pixels(fold_division(parse(engine)))
+    return _calibrated(model, pictures, "image", zero_point, _blocks)
+
+
+def calibrate_encoder(encoder: bytes, pictures: NDArray[np.uint8]) -> Calibration:
+    """Find the ranges of a feature codec's device side, whatever network its prefix comes from.
+
+    A block is a convolution with what follows it.
+
+    Args:
+        encoder: ``encoder.onnx`` of ``adacompress.codec/1``, fp32.
+        pictures: uint8 (N, S, S, 3), views of real photos.
+
+    Raises:
+        UsageError: there are no pictures, or no convolution.
+    """
+    model, zero_point = fold_division(onnx.load_model_from_string(encoder)), None
+    with contextlib.suppress(UsageError):  # other networks begin otherwise
+        model, zero_point = _fold_pixels(model)
+    return _calibrated(model, pictures, "view", zero_point, _convolutions)
+
+
+def _calibrated(
+    model: Any,
+    pictures: NDArray[np.uint8],
+    name: str,
+    zero_point: int | None,
+    blocks: Callable[[Any], dict[str, tuple[str, ...]]],
+) -> Calibration:
     from onnxruntime.quantization import CalibrationMethod
     from onnxruntime.quantization.calibrate import create_calibrator
 
     if len(pictures) == 0:
         raise UsageError("There are no pictures to calibrate with; name some: --calibration DIR.")
-    model, zero_point = _fold_pixels(fold_division(parse(engine)))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "engine.onnx"
         path.write_bytes(model.SerializeToString())
@@ -122,24 +151,24 @@ def calibrate(engine: bytes, pictures: NDArray[np.uint8]) -> Calibration:
             augmented_model_path=str(path.with_name("augmented.onnx")),
             calibrate_method=CalibrationMethod.MinMax,
         )
-        calibrator.collect_data(_Pictures(pictures))
+        calibrator.collect_data(_Pictures(name, pictures))
         ranges = calibrator.compute_data()
         del calibrator  # its session holds the file open
     # The quantiser asks for shapes, and for a sign that somebody inferred them.
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
     onnx.helper.set_model_props(model, {**metadata_of(model), "onnx.infer": "adacompress"})
-    return Calibration(model, ranges, _blocks(model), zero_point)
+    return Calibration(model, ranges, blocks(model), zero_point)
 
 
 class _Pictures:
     """What ONNX Runtime calls a calibration data reader."""
 
-    def __init__(self, pictures: NDArray[np.uint8]) -> None:
-        self._left = iter(pictures)
+    def __init__(self, name: str, pictures: NDArray[np.uint8]) -> None:
+        self._name, self._left = name, iter(pictures)
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         picture = next(self._left, None)
-        return None if picture is None else {"image": picture[None]}
+        return None if picture is None else {self._name: picture[None]}
 
 
 def _fold_pixels(given: Any) -> tuple[Any, int]:
@@ -155,10 +184,14 @@ def _fold_pixels(given: Any) -> tuple[Any, int]:
         node.name = f"{number}-{node.op_type}"
     subtract = next((node for node in graph.node if node.op_type == "Sub"), None)
     readers = [node for node in graph.node if subtract and subtract.output[0] in node.input]
-    if subtract is None or [node.op_type for node in readers] != ["Conv"]:
+    if (
+        subtract is None
+        or [node.op_type for node in readers] != ["Conv"]
+        or not _of_pixels(graph, subtract.input[0])
+    ):
         raise UsageError(
-            "The engine does not begin with a subtraction and a convolution; train it again with "
-            "this version."
+            "The engine does not begin with pixels, a subtraction and a convolution; train it "
+            "again with this version."
         )
     (conv,) = readers
     mean = np.broadcast_to(constants[subtract.input[1]].reshape(-1), 3).astype(np.float64)
@@ -180,6 +213,17 @@ def _fold_pixels(given: Any) -> tuple[Any, int]:
     return in_order(model), zero_point
 
 
+def _of_pixels(graph: Any, name: str) -> bool:
+    """Tell whether a tensor is the graph's uint8 input, cast and perhaps transposed before."""
+    made = {output: node for node in graph.node for output in node.output}
+    cast = made.get(name)
+    if cast is None or cast.op_type != "Cast":
+        return False
+    before = made.get(cast.input[0])
+    source = before.input[0] if before and before.op_type == "Transpose" else cast.input[0]
+    return source in {value.name for value in graph.input}
+
+
 def _blocks(model: Any) -> dict[str, tuple[str, ...]]:
     """Return the nodes of each block; a node without weights belongs to the block before it."""
     blocks: dict[str, list[str]] = {}
@@ -194,6 +238,21 @@ def _blocks(model: Any) -> dict[str, tuple[str, ...]]:
             blocks.setdefault(current, []).append(node.name)
     if not blocks:
         raise UsageError("The engine has no blocks that could be quantised.")
+    return {name: tuple(nodes) for name, nodes in blocks.items()}
+
+
+def _convolutions(model: Any) -> dict[str, tuple[str, ...]]:
+    """Return each convolution with the nodes up to the next one; what rounds is left alone."""
+    blocks: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        if node.op_type == "Round":
+            break
+        if node.op_type == "Conv":
+            blocks[node.name] = []
+        if blocks:
+            [*blocks.values()][-1].append(node.name)
+    if not blocks:
+        raise UsageError("The codec's encoder has no convolution that could be quantised.")
     return {name: tuple(nodes) for name, nodes in blocks.items()}
 
 

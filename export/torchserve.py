@@ -15,7 +15,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import edge_sdk
@@ -25,7 +25,7 @@ from export.torchserve_handler import MANIFEST
 from model_store import StoredAgent
 from model_store.files import to_json
 
-__all__ = ["REQUIREMENTS", "archive", "model_name"]
+__all__ = ["REQUIREMENTS", "archive", "model_name", "own_packages", "pack", "served"]
 
 #: What the handler imports besides the packages in the archive. TorchServe's workers themselves
 #: need torch and PyYAML, which its own package does not pull in.
@@ -44,13 +44,7 @@ def archive(stored: StoredAgent) -> bytes:
     Raises:
         CorruptAgent: a file is not what the manifest says.
     """
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as mar:
-        for name, content in sorted(_contents(stored)):
-            entry = zipfile.ZipInfo(name, _EPOCH)
-            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-            mar.writestr(entry, content)
-    return buffer.getvalue()
+    return pack(_contents(stored))
 
 
 def model_name(stored: StoredAgent) -> str:
@@ -58,32 +52,52 @@ def model_name(stored: StoredAgent) -> str:
     return str((stored.manifest.scenery or {}).get("name") or "adacompress")
 
 
-def _contents(stored: StoredAgent) -> Iterator[tuple[str, bytes]]:
-    manifest = stored.manifest
-    yield "MAR-INF/MANIFEST.json", json.dumps(_manifest(stored), indent=2).encode()
-    yield "handler.py", Path(torchserve_handler.__file__).read_bytes()
-    yield "requirements.txt", REQUIREMENTS.encode()
-    yield MANIFEST, to_json(manifest.to_json()).encode()
-    for entry in manifest.files:
-        if _DECIDING.fullmatch(entry.role):
-            yield entry.path, stored.read(entry.path)
+def pack(contents: Iterable[tuple[str, bytes]]) -> bytes:
+    """Return a zip of names and contents; the same ones give the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as mar:
+        for name, content in sorted(contents):
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            mar.writestr(entry, content)
+    return buffer.getvalue()
+
+
+def own_packages() -> Iterator[tuple[str, bytes]]:
+    """Yield the source of what a handler imports of ours."""
     for package in (edge_sdk, model_store):
         folder = Path(str(package.__file__)).parent
         for path in folder.rglob("*.py"):
             yield path.relative_to(folder.parent).as_posix(), path.read_bytes()
 
 
-def _manifest(stored: StoredAgent) -> dict[str, object]:
-    (engine,) = stored.manifest.entries("engine")
-    return {
-        "createdOn": stored.manifest.created,
+def served(created: str, **model: str) -> bytes:
+    """Return ``MAR-INF/MANIFEST.json``: ``handler.py`` and what else is said of the model."""
+    document = {
+        "createdOn": created,
         "runtime": "python",
-        "model": {
-            "modelName": model_name(stored),
-            "serializedFile": engine.path,
-            "handler": "handler.py",
-            "modelVersion": "1.0",
-            "requirementsFile": "requirements.txt",
-        },
+        "model": {**model, "handler": "handler.py", "requirementsFile": "requirements.txt"},
         "archiverVersion": "0.12.0",
     }
+    return json.dumps(document, indent=2).encode()
+
+
+def _contents(stored: StoredAgent) -> Iterator[tuple[str, bytes]]:
+    manifest = stored.manifest
+    (engine,) = manifest.entries("engine")
+    yield (
+        "MAR-INF/MANIFEST.json",
+        served(
+            manifest.created,
+            modelName=model_name(stored),
+            serializedFile=engine.path,
+            modelVersion="1.0",
+        ),
+    )
+    yield "handler.py", Path(torchserve_handler.__file__).read_bytes()
+    yield "requirements.txt", REQUIREMENTS.encode()
+    yield MANIFEST, to_json(manifest.to_json()).encode()
+    for entry in manifest.files:
+        if _DECIDING.fullmatch(entry.role):
+            yield entry.path, stored.read(entry.path)
+    yield from own_packages()

@@ -6,7 +6,9 @@
 
 Layout and fields: https://docs.nvidia.com/deeplearning/triton-inference-server/ ("model
 repository", "model configuration"). Triton runs the graphs; resizing, choosing a rung and encoding
-stay with ``edge_sdk``, which can take the scores from anywhere.
+stay with ``edge_sdk``, which can take the scores from anywhere. Of a feature codec the repository
+holds the tail, the viewer and the whole classifier; whoever stands before Triton decodes the stream
+(``edge_sdk.featurecodec.Wire``) and gives the integers and their rate to NAME-tail.
 """
 
 from __future__ import annotations
@@ -16,14 +18,17 @@ from typing import Any
 
 import onnx
 
+from edge_sdk.featurecodec.tail import CLASSIFIER, TAIL, VIEWER
+from export.codec_archive import CodecFiles
 from model_store import StoredAgent
 from model_store.files import write_atomic
 
-__all__ = ["config", "write_repository"]
+__all__ = ["config", "write_codec", "write_repository"]
 
 _TYPES = {
     onnx.TensorProto.FLOAT: "TYPE_FP32",
     onnx.TensorProto.UINT8: "TYPE_UINT8",
+    onnx.TensorProto.INT8: "TYPE_INT8",
     onnx.TensorProto.INT64: "TYPE_INT64",
 }
 
@@ -39,19 +44,35 @@ def write_repository(stored: StoredAgent, folder: Path, name: str) -> list[Path]
     for role, model_name in (("engine", name), ("probe", f"{name}-probe")):
         if not stored.manifest.entries(role):
             continue
-        model = stored.file(role)
-        files = {
-            folder / model_name / "1" / "model.onnx": model,
-            folder / model_name / "config.pbtxt": config(model, model_name).encode(),
-        }
-        for path, content in files.items():
-            write_atomic(path, content)
-        written += [*files]
+        written += _write(stored.file(role), folder, model_name)
     return written
 
 
+def write_codec(codec: CodecFiles, folder: Path) -> list[Path]:
+    """Write the repository of a codec's server side and return its files.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    written = []
+    for name, suffix in ((TAIL, "-tail"), (VIEWER, "-viewer"), (CLASSIFIER, "")):
+        if name in codec.files:
+            written += _write(codec.files[name], folder, codec.name + suffix)
+    return written
+
+
+def _write(model: bytes, folder: Path, name: str) -> list[Path]:
+    files = {
+        folder / name / "1" / "model.onnx": model,
+        folder / name / "config.pbtxt": config(model, name).encode(),
+    }
+    for path, content in files.items():
+        write_atomic(path, content)
+    return [*files]
+
+
 def config(model: bytes, name: str) -> str:
-    """Return ``config.pbtxt`` of an ONNX file with static shapes."""
+    """Return ``config.pbtxt`` of an ONNX file; a dimension that is open is -1."""
     graph = onnx.load_model_from_string(model).graph
     lines = [
         f'name: "{name}"',
@@ -71,5 +92,6 @@ def _tensors(field: str, values: Any) -> str:
 
 def _tensor(value: Any) -> str:
     kind = value.type.tensor_type
-    dims = ", ".join(str(dim.dim_value) for dim in kind.shape.dim)
+    sizes = (dim.dim_value if dim.HasField("dim_value") else -1 for dim in kind.shape.dim)
+    dims = ", ".join(map(str, sizes))
     return f'  {{ name: "{value.name}" data_type: {_TYPES[kind.elem_type]} dims: [ {dims} ] }}'

@@ -165,6 +165,7 @@ def _codec(
         "high": np.float32(_LIMIT),
         "mixed": (mixed - mixed.mean(0)).astype(np.float32),
         "places": np.array([2, 3]),
+        "same": np.eye(_CODED, dtype=np.float32)[:, :, None, None],
     }
     names = {"adacompress.names": json.dumps(COLOURS)}
     look = [
@@ -172,7 +173,8 @@ def _codec(
         helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("AveragePool", ["planes"], ["pool"], kernel_shape=[8, 8], strides=[8, 8]),
         helper.make_node("Div", ["pool", "white"], ["share"]),
-        helper.make_node("Sub", ["share", "half"], ["features"]),
+        helper.make_node("Sub", ["share", "half"], ["centred"]),
+        helper.make_node("Conv", ["centred", "same"], ["features"]),
     ]
     answer = [
         helper.make_node("ReduceMean", ["features", "places"], ["means"], keepdims=0),

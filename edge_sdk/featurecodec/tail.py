@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from edge_sdk.backends.base import Label
 from edge_sdk.classes import best_classes, class_names
-from edge_sdk.engine import open_session
+from edge_sdk.engine import metadata_of, open_session
 from edge_sdk.errors import EngineError, FeatureStreamError
 from edge_sdk.featurecodec.artefact import Artefact
 from edge_sdk.featurecodec.codec import Wire
@@ -52,12 +52,18 @@ class Whole:
         self.view = view
         self._session: Any = open_session(model, threads=threads)
         _check(self._session, "classifier", {"image": ("uint8", [view.side, view.side, 3])})
-        self.names = _names(self._session, "classifier")
+        self.names = class_names(metadata_of(self._session))
+        nothing = np.zeros((view.side, view.side, 3), np.uint8)
+        _check_scores("classifier", self.names, 1, self._scores(nothing))
 
     def answer(self, pixels: npt.NDArray[np.uint8]) -> Labels:
         """Return the best labels of what ``view`` made of a picture, uint8 (S, S, 3)."""
-        scores = _run(self._session, "classifier", "scores", {"image": pixels[None]})
-        return best_classes(self.names, scores[0])
+        return best_classes(self.names, self._scores(pixels)[0])
+
+    def _scores(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        feeds = {"image": pixels[None]}
+        scores: npt.NDArray[np.float32] = _run(self._session, "classifier", "scores", feeds)
+        return scores
 
 
 class Tail:
@@ -83,11 +89,14 @@ class Tail:
         self, wire: Wire, tail: bytes, viewer: bytes | None = None, *, threads: int = 1
     ) -> None:
         self.id, self._wire = wire.id, wire
+        self._viewer: Any = None
         inputs = {"integers": ("int8", [*wire.shape]), "rate": ("int64", [])}
         self._tail: Any = open_session(tail, threads=threads)
         _check(self._tail, "tail", inputs)
-        self.names = _names(self._tail, "tail")
-        self._viewer: Any = None
+        self.names = class_names(metadata_of(self._tail))
+        nothing = (0, np.zeros(wire.shape, np.int8))
+        for count in (1, 2):  # a graph may say that N is open and compute with one
+            _check_scores("tail", self.names, count, self._scores([nothing] * count))
         if viewer is not None:
             self._viewer = open_session(viewer, threads=threads)
             _check(self._viewer, "viewer", inputs)
@@ -142,8 +151,7 @@ class Tail:
         """Return the labels of integers (C, H, W) with the number of their rate."""
         if not received:
             return []
-        scores = _run(self._tail, "tail", "scores", _feeds(received))
-        return [best_classes(self.names, each) for each in scores]
+        return [best_classes(self.names, each) for each in self._scores(received)]
 
     def show(self, stream: bytes) -> npt.NDArray[np.uint8]:
         """Return what a stream tells of its picture, uint8 (S', S', 3).
@@ -157,6 +165,12 @@ class Tail:
             raise UsageError(f"Codec {self.id} has no viewer; train it with one.")
         image: npt.NDArray[np.uint8] = _run(self._viewer, "viewer", "image", _feeds([received]))[0]
         return image
+
+    def _scores(
+        self, received: Sequence[tuple[int, npt.NDArray[np.int8]]]
+    ) -> npt.NDArray[np.float32]:
+        scores: npt.NDArray[np.float32] = _run(self._tail, "tail", "scores", _feeds(received))
+        return scores
 
     def _decoded(self, stream: bytes) -> tuple[int, npt.NDArray[np.int8]] | FeatureStreamError:
         try:
@@ -177,15 +191,14 @@ def _run(session: Any, what: str, output: str, feeds: Mapping[str, Any]) -> Any:
         raise EngineError(f"The codec's {what} failed: {error}") from error
 
 
-def _names(session: Any, what: str) -> tuple[str, ...]:
-    names = class_names(session.get_modelmeta().custom_metadata_map)
-    shapes = {one.name: list(one.shape) for one in session.get_outputs()}
-    if len(shapes.get("scores", ())) != 2 or shapes["scores"][1] != len(names):
+def _check_scores(
+    what: str, names: Sequence[str], count: int, scores: npt.NDArray[np.float32]
+) -> None:
+    if scores.shape != (count, len(names)):
         raise EngineError(
-            f"The codec's {what} gives {shapes}; it has to give scores (N, {len(names)}), as many "
-            "as it names classes. Export the codec again."
+            f"The codec's {what} gives scores {scores.shape} for {count} picture(s); it names "
+            f"{len(names)} classes. Export the codec again."
         )
-    return names
 
 
 def _check(session: Any, what: str, inputs: Mapping[str, tuple[str, list[int]]]) -> None:
@@ -193,7 +206,8 @@ def _check(session: Any, what: str, inputs: Mapping[str, tuple[str, list[int]]])
     found = {one.name: (one.type, list(one.shape)) for one in session.get_inputs()}
     wanted = {name: (f"tensor({kind})", shape) for name, (kind, shape) in inputs.items()}
     fits = found.keys() == wanted.keys() and all(
-        found[name] == (kind, [found[name][1][0], *shape]) and isinstance(found[name][1][0], str)
+        found[name] == (kind, [found[name][1][0], *shape])
+        and not isinstance(found[name][1][0], int)
         for name, (kind, shape) in wanted.items()
     )
     if not fits:

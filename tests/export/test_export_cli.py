@@ -292,7 +292,6 @@ def test_an_unknown_agent_ends_with_5(store: Store, capsys: pytest.CaptureFixtur
     "arguments",
     [
         [],
-        ["--run", "x"],
         ["--store", "x"],
         ["--run", "x", "--agent", "y", "--store", "z"],
         ["--run", "x", "--store", "z", "--trt=maybe"],
@@ -305,6 +304,11 @@ def test_wrong_options_are_usage_errors(
         main(arguments)
     assert left.value.code == 2
     assert "usage: python -m export" in capsys.readouterr().err
+
+
+def test_a_run_needs_a_store_to_go_to(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--run", "x"]) == 2
+    assert "--store DIR" in capsys.readouterr().err
 
 
 def test_help_names_the_exit_codes_and_needs_no_torch() -> None:

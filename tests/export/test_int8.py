@@ -180,5 +180,5 @@ def test_a_graph_that_begins_otherwise_is_told(
         if node.op_type == "Sub":
             node.op_type = "Add"
             break
-    with pytest.raises(UsageError, match="does not begin with a subtraction"):
+    with pytest.raises(UsageError, match="does not begin with pixels, a subtraction"):
         calibrate(model.SerializeToString(), pictures(4))

@@ -1,4 +1,4 @@
-"""A real TorchServe with our archive: the rung that comes back is the one a device would choose."""
+"""A real TorchServe with our archives: it decides as devices do, and reads their features."""
 
 from __future__ import annotations
 
@@ -28,8 +28,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_sdk.agent import Agent, load_agent
+from edge_sdk.backends.torchserve import TorchServeBackend
 from edge_sdk.codec import load
+from edge_sdk.errors import BackendProtocol, BackendRejected
+from edge_sdk.featurecodec import FeatureCodec
 from edge_sdk.parcel import UNLIMITED, Packer
+from export.codec_archive import CodecFiles, codec_archive
 from export.publish import publish_run
 from export.run import TrainingRun
 from export.torchserve import archive
@@ -62,15 +66,16 @@ class Server:
     inference: str
     management: str
     keys: dict[str, str]
+    model: str
 
     def predict(self, jpeg: bytes, **headers: str) -> requests.Response:
-        url = f"{self.inference}/predictions/day"
+        url = f"{self.inference}/predictions/{self.model}"
         return requests.post(url, data=jpeg, headers=headers, timeout=TIMEOUT_S)
 
     def status(self) -> str:
         """Return the state of the model's worker; the process alone says Healthy too early."""
         headers = _bearer(self.keys.get("management"))
-        url = f"{self.management}/models/day"
+        url = f"{self.management}/models/{self.model}"
         with contextlib.suppress(requests.ConnectionError):
             answer = requests.get(url, headers=headers, timeout=TIMEOUT_S)
             if answer.status_code == 200:
@@ -89,12 +94,12 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def serving(mar: bytes, *, token: bool) -> Iterator[Server]:
+def serving(mar: bytes, *, token: bool, model: str = "day") -> Iterator[Server]:
     python = _python()
     with tempfile.TemporaryDirectory(prefix="ts", ignore_cleanup_errors=True) as name:
         folder = Path(name)  # a short one: workers' sockets lie in it
         (folder / "models").mkdir()
-        (folder / "models" / "day.mar").write_bytes(mar)
+        (folder / "models" / f"{model}.mar").write_bytes(mar)
         ports = _free_ports(5)
         addresses = [f"http://127.0.0.1:{port}" for port in ports]
         (folder / "config.properties").write_text(
@@ -103,7 +108,7 @@ def serving(mar: bytes, *, token: bool) -> Iterator[Server]:
             f"grpc_management_port={ports[4]}\ndefault_workers_per_model=1\n"
         )
         command = [python, "-c", _START, "--start", "--foreground", "--ncs"]
-        command += ["--model-store", "models", "--models", "day=day.mar"]
+        command += ["--model-store", "models", "--models", f"{model}={model}.mar"]
         command += ["--ts-config", "config.properties"]
         # Without PYTHONPATH: what answers has to be what is in the archive.
         kept = {
@@ -123,7 +128,7 @@ def serving(mar: bytes, *, token: bool) -> Iterator[Server]:
                 start_new_session=True,
             )
         try:
-            server = Server(addresses[0], addresses[1], {})
+            server = Server(addresses[0], addresses[1], {}, model)
             _wait(server, process, folder, token)
             yield server
         finally:
@@ -213,3 +218,29 @@ def test_with_tokens_only_who_has_one_is_answered(
         answer = server.predict(jpegs[0], **_bearer(server.keys["inference"]))
         assert answer.status_code == 200, answer.text
         assert answer.json()["rung"] == _expected(agent, jpegs[0])[0]
+
+
+@pytest.mark.slow
+def test_features_posted_come_back_with_what_the_tail_says(
+    make_codec: Callable[..., dict[str, bytes]], jpegs: list[bytes], tmp_path: Path
+) -> None:
+    for name, data in make_codec(kind="context").items():
+        (tmp_path / name).write_bytes(data)
+    codec, device = CodecFiles.open(tmp_path), FeatureCodec.open(tmp_path)
+    with serving(codec_archive(codec), token=False, model="colours") as server:
+        backend = TorchServeBackend(server.inference, "colours", f"codec-{device.id}")
+        assert backend.capabilities.codecs == (device.id,)
+        for number, jpeg in enumerate(jpegs):
+            integers = device.integers(load(jpeg).image)
+            stream = device.encode(integers, number % device.rates)
+            answer, expected = backend.recognize(stream), codec.tail().answer(stream)
+            assert [one.name for one in answer.labels] == [one.name for one in expected]
+            assert answer.wire_bytes == len(stream)
+            reference = backend.recognize(jpeg)
+            assert {one.name for one in reference.labels} <= {*codec.tail().names}
+        seen = server.predict(stream, **{"X-AdaCompress-View": "1"}).json()
+        assert load(base64.b64decode(seen["picture"])).image.size == (4, 4)
+        with pytest.raises(BackendRejected, match="checksum"):
+            backend.recognize(stream[:-1] + bytes([stream[-1] ^ 1]))
+        with pytest.raises(BackendProtocol, match="no model of that server"):
+            TorchServeBackend(server.inference, "colours", f"codec-{'0' * 16}").recognize(jpegs[0])
