@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from onnx import compose, numpy_helper, version_converter
 from torch import Tensor, nn
 
-from export.feature_network import Bottleneck, Decoder, Viewer
+from export.feature_network import Bottleneck, Decoder
 from export.fuse import OPSET, finished
 from export.onnx_graph import Graph
 from model_store.errors import UsageError
 
-__all__ = ["encoder_onnx", "prefix_onnx", "tail_onnx", "viewer_onnx"]
+__all__ = ["device_onnx", "encoder_onnx", "prefix_onnx", "server_onnx", "tail_onnx"]
 
 #: Of every file here; what opset ``OPSET`` needs.
 _IR_VERSION = 9
@@ -105,13 +105,23 @@ def tail_onnx(
     return finished(_joined(front, back), properties)
 
 
-def viewer_onnx(
-    viewer: Viewer, shape: tuple[int, int, int], properties: Mapping[str, str]
+def device_onnx(device: nn.Module, side: int, properties: Mapping[str, str]) -> bytes:
+    """Return a device side that is one module, uint8 view (1, S, S, 3) to int8 integers."""
+    view = torch.zeros(1, side, side, 3, dtype=torch.uint8)
+    model = _exported(device.eval(), "device", (view,), ("view",), "integers")
+    return finished(_ready(model), properties)
+
+
+def server_onnx(
+    server: nn.Module, shape: tuple[int, int, int], output: str, properties: Mapping[str, str]
 ) -> bytes:
-    """Return what makes a picture of what was sent: ``image`` uint8 (N, S', S', 3)."""
+    """Return a module of integers (N, C, H, W) and rates (N,): ``scores``, or a viewer's ``image``.
+
+    A viewer's pictures are uint8 (N, S', S', 3).
+    """
     example = (torch.zeros(2, *shape, dtype=torch.int8), torch.zeros(2, dtype=torch.long))
     names = ("integers", "rate")
-    model = _exported(viewer.eval(), "viewer", example, names, "image", free=True)
+    model = _exported(server.eval(), "server", example, names, output, free=True)
     return finished(_ready(model), properties)
 
 

@@ -19,7 +19,7 @@ from export.feature_network import (
     Shape,
     Viewer,
 )
-from export.feature_onnx import encoder_onnx, prefix_onnx, tail_onnx, viewer_onnx
+from export.feature_onnx import encoder_onnx, prefix_onnx, server_onnx, tail_onnx
 from export.onnx_graph import Graph
 
 SHAPE = Shape(channels=4, codes=6, rates=3, limit=5, fold=2, hidden=8)
@@ -106,7 +106,7 @@ def test_the_server_side_is_the_same_as_an_onnx_file(pictures: int) -> None:
 
 def test_the_viewer_makes_a_picture() -> None:
     viewer = Viewer(SHAPE, doublings=2, hidden=4)
-    data = viewer_onnx(viewer, (6, 4, 4), {})
+    data = server_onnx(viewer, (6, 4, 4), "image", {})
     image = _run(data, integers=np.ones((2, 6, 4, 4), np.int8), rate=np.array([0, 2]))
     assert image.shape == (2, 16, 16, 3)
     assert image.dtype == np.uint8

@@ -22,6 +22,7 @@ from training.__main__ import main
 from training.cloud.coded import open_codec
 from training.codec.classifier import open_classifier
 from training.codec.prefix import parse_prefix, prefix_of
+from training.codec.torfason import parse
 
 SIDE, CLASSES = 32, 7
 
@@ -148,11 +149,21 @@ def test_a_float_input_is_brought_to_pixels_a_tail_learns_and_a_viewer_shows(
     assert tail.show(device.encode(integers, 0)).ndim == 3
 
 
-def _named(model: Path, **changes: Any) -> None:
-    loaded = onnx.load(model)
-    for name, value in changes.items():
-        setattr(loaded.graph, name, value)
-    onnx.save(loaded, model)
+@pytest.mark.slow
+def test_torfason_s_architecture_is_a_codec_of_one_rate(
+    run_codec: Callable[..., int], tmp_path: Path, photos: Path
+) -> None:
+    architecture = ("--architecture", "torfason-28x28x2:cResNet-39")
+    assert run_codec("--steps", "1", *architecture) == 0
+    folder = tmp_path / "run" / "codec"
+    device, tail = FeatureCodec.open(folder), Tail.open(folder)
+    integers = device.integers(codec.load(photos / "01.png").image)
+    assert integers.shape == (1, 2, 4, 4)
+    stream = device.encode(integers, 0)
+    assert len(tail.answer(stream)) == 5
+    assert tail.show(stream).shape == (SIDE, SIDE, 3)
+    with pytest.raises(UsageError, match="torfason-28x28xC"):
+        parse("resnet")
 
 
 def test_a_cut_that_is_not_there_is_named_with_those_that_are(

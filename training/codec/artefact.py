@@ -12,97 +12,95 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from torch import nn
 
 from edge_sdk.classes import NAMES_KEY
-from edge_sdk.featurecodec.artefact import FILES, SCHEMA, codec_id, encoder_metadata
+from edge_sdk.featurecodec.artefact import (
+    DOCUMENT,
+    ENCODER,
+    ENTROPY,
+    FILES,
+    INT8,
+    SCHEMA,
+    codec_id,
+)
 from edge_sdk.featurecodec.tail import CLASSIFIER, TAIL, VIEWER
-from export.feature_network import Viewer
-from export.feature_onnx import encoder_onnx, tail_onnx, viewer_onnx
 from model_store.files import write_atomic, write_json
 from training.cloud.zoo import MODELS
-from training.codec.classifier import Cut
-from training.codec.learn import Learnt
-from training.codec.prefix import Front
+from training.codec.classifier import Classifier
 
-__all__ = ["Made", "amend", "write"]
+__all__ = ["Files", "amend", "names_of", "write"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
-    """Everything a codec consists of.
+class Files:
+    """A codec's files, before they are written.
 
     Attributes:
-        cut: of the classifier.
-        front: the device's prefix.
-        learnt: bottleneck, decoder and entropy model.
-        entropy: arrays of ``entropy.npz`` and their kind.
+        encoder: ``encoder.onnx``, as is ``tail`` ``tail.onnx``.
+        tail: integers and rates to scores.
+        viewer: ``viewer.onnx``, or None.
+        entropy: arrays of ``entropy.npz``.
         kind: "context" or "factorised".
-        size: (H, W) of the integers.
-        tail: the tail's module if its weights learnt too.
-        viewer: or None.
+        shape: (C, H, W) of the integers.
+        limit: L.
+        rates: R.
     """
 
-    cut: Cut
-    front: Front
-    learnt: Learnt
+    encoder: bytes
+    tail: bytes
+    viewer: bytes | None
     entropy: Mapping[str, npt.NDArray[Any]]
     kind: str
-    size: tuple[int, int]
-    tail: nn.Module | None = None
-    viewer: Viewer | None = None
+    shape: tuple[int, int, int]
+    limit: int
+    rates: int
 
 
-def write(made: Made, folder: Path, facts: Mapping[str, Any]) -> str:
+def names_of(whole: Classifier) -> dict[str, str]:
+    """Return the metadata of every file that answers."""
+    return {NAMES_KEY: json.dumps(whole.names)}
+
+
+def write(files: Files, whole: Classifier, folder: Path, facts: Mapping[str, Any]) -> str:
     """Write the folder and return the codec's id.
 
     Args:
-        made: what was learnt.
+        files: the codec's.
+        whole: the classifier that it belongs to.
         folder: made if it is not there; ``codec.json`` is written last.
-        facts: what else ``codec.json`` says: provenance, multiplications.
+        facts: what else ``codec.json`` says: cut, prefix, provenance, multiplications.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    sizes = made.learnt.bottleneck.shape
-    shape = (sizes.codes, *made.size)
-    whole = made.cut.whole
-    names = {NAMES_KEY: json.dumps(whole.names)}
-    encoder = encoder_onnx(
-        made.front.model,
-        made.learnt.bottleneck,
-        made.learnt.adapter,
-        made.front.shape,
-        encoder_metadata(whole.view, shape),
-    )
-    entropy = _npz(made.entropy)
-    tuned = None if made.tail is None else made.tail.tuned()
-    tail = tail_onnx(made.learnt.decoder, made.cut.back, shape, names, tuned)
+    entropy = _npz(files.entropy)
     document = {
         "schema": SCHEMA,
-        "id": codec_id(encoder, entropy),
+        "id": codec_id(files.encoder, entropy),
         "classifier": {"name": whole.name, "version": whole.version},
-        "cut": made.cut.place.name,
-        "prefix": made.front.name,
         "view": whole.view.as_dict(),
-        "shape": list(shape),
-        "limit": sizes.limit,
-        "rates": sizes.rates,
-        "entropy": made.kind,
+        "shape": list(files.shape),
+        "limit": files.limit,
+        "rates": files.rates,
+        "entropy": files.kind,
         **facts,
     }
-    for role, data in (("codec-encoder", encoder), ("codec-entropy", entropy)):
-        write_atomic(folder / FILES[role], data)
-    write_atomic(folder / TAIL, tail)
-    if made.viewer is not None:
-        write_atomic(folder / VIEWER, viewer_onnx(made.viewer, shape, {}))
+    for stale in (DOCUMENT, INT8):  # of another codec in this folder
+        (folder / FILES[stale]).unlink(missing_ok=True)
+    for stale in (VIEWER, CLASSIFIER):
+        (folder / stale).unlink(missing_ok=True)
+    write_atomic(folder / FILES[ENCODER], files.encoder)
+    write_atomic(folder / FILES[ENTROPY], entropy)
+    write_atomic(folder / TAIL, files.tail)
+    if files.viewer is not None:
+        write_atomic(folder / VIEWER, files.viewer)
     if whole.name not in MODELS:
-        write_atomic(folder / CLASSIFIER, _classifier(whole.model, names))
-    write_json(folder / FILES["codec-json"], document)
+        write_atomic(folder / CLASSIFIER, _classifier(whole.model, names_of(whole)))
+    write_json(folder / FILES[DOCUMENT], document)
     return str(document["id"])
 
 
 def amend(folder: Path, facts: Mapping[str, Any]) -> None:
     """Add facts to ``codec.json`` that only measuring the finished files can tell."""
-    path = folder / FILES["codec-json"]
+    path = folder / FILES[DOCUMENT]
     write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **facts})
 
 

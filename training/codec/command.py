@@ -17,6 +17,7 @@ from model_store.errors import UsageError
 from training.codec.classifier import open_classifier
 from training.codec.job import Plan, run
 from training.codec.report import CodecReport, print_rates
+from training.codec.torfason import parse
 from training.job import open_run
 from training.photos import readable
 from training.progress import Stages
@@ -53,6 +54,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     view.add_argument("--mean", type=_numbers, metavar="LIST", help="of pixels, for a float input")
     view.add_argument("--deviation", type=_numbers, metavar="LIST", help="of pixels")
+    parser.add_argument(
+        "--architecture",
+        default="ours",
+        metavar="ours|torfason-28x28xC[:NETWORK]",
+        help="Torfason et al. (2018) as published: an autoencoder and a cResNet of its codes",
+    )
     parser.add_argument("--rates", type=_rates, default=7, metavar="N", help="default: 7")
     parser.add_argument("--entropy", choices=("context", "factorised"), default="context")
     parser.add_argument("--channels", type=int, metavar="C", help="of what is sent")
@@ -79,6 +86,9 @@ def _command(arguments: argparse.Namespace) -> int:
         deviation=arguments.deviation,
     )
     paths = readable(find_pictures(arguments.images), stages.say)
+    theirs = None
+    if arguments.architecture != "ours":
+        theirs = parse(arguments.architecture, steps=arguments.steps, seed=arguments.seed)
     plan = Plan(
         classifier=classifier,
         cut=arguments.cut,
@@ -91,6 +101,7 @@ def _command(arguments: argparse.Namespace) -> int:
         fine_tune_tail=arguments.fine_tune_tail,
         viewer=not arguments.no_viewer,
         seed=arguments.seed,
+        architecture=theirs,
     )
     report = CodecReport(
         command=f"python -m training {shlex.join(sys.argv[1:])}",

@@ -13,11 +13,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from edge_sdk.featurecodec.artefact import encoder_metadata
 from export.feature_network import Adapter, Shape
+from export.feature_onnx import encoder_onnx, server_onnx, tail_onnx
 from export.onnx_graph import Graph
-from training.codec.artefact import Made, write
+from export.torfason import macs
+from training.codec import torfason
+from training.codec.artefact import Files, names_of, write
 from training.codec.classifier import Classifier, Cut
-from training.codec.learn import Learnt, Recipe, coded, integers_of, learn
+from training.codec.learn import History, Learnt, Recipe, coded, integers_of, learn
 from training.codec.pictures import Seen, crops, features, scores, split
 from training.codec.prefix import OWN, Front, prefix_of
 from training.codec.start import ridge
@@ -41,6 +45,9 @@ _CODES = 0.3
 #: Learning rate of a tail that learns too.
 _TAIL_RATE = 2e-5
 
+#: Photos to learn from, to choose rates by and to measure on.
+Parts = Sequence[Sequence[Path]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -58,6 +65,8 @@ class Plan:
         fine_tune_tail: its weights learn too.
         viewer: learn to show what is sent.
         seed: of split, crops and network.
+        architecture: Torfason's instead of ours, None for ours; cut, prefix and rates are then not
+            asked for.
     """
 
     classifier: Classifier
@@ -71,6 +80,7 @@ class Plan:
     fine_tune_tail: bool
     viewer: bool
     seed: int
+    architecture: torfason.Configuration | None = None
 
     def recipe(self, cut: Cut) -> Recipe:
         """Return how to learn at a cut."""
@@ -98,15 +108,62 @@ def run(plan: Plan, paths: Sequence[Path], folder: Path, stages: Stages) -> Tria
         stages: told what is going on.
     """
     parts = split(paths, plan.seed)
+    work = _ours if plan.architecture is None else _torfason
+    return measured(folder, parts[1], parts[2], work(plan, parts, folder, stages), stages)
+
+
+def _ours(plan: Plan, parts: Parts, folder: Path, stages: Stages) -> History:
     cut = plan.classifier.at(plan.cut)
     front = prefix_of(plan.prefix, cut)
-    made = _made(plan, cut, front, parts[0], stages)
-    with stages.stage("writing the codec"):
-        write(made, folder, _facts(plan, cut, front, made.learnt, parts))
-    return measured(folder, parts[1], parts[2], made.learnt.history, stages)
+    learnt, files = _made(plan, cut, front, parts[0], stages)
+    device = front.macs + _bottleneck_macs(learnt, cut.place.shape)
+    facts = {
+        "cut": cut.place.name,
+        "prefix": front.name,
+        "macs": {"device": device, "classifier": plan.classifier.macs},
+        "provenance": {
+            **_provenance(plan, parts, learnt.steps),
+            "lambdas": list(plan.lambdas),
+            "fold": learnt.bottleneck.shape.fold,
+            "fine_tuned_tail": plan.fine_tune_tail,
+        },
+    }
+    write(files, plan.classifier, folder, facts)
+    return learnt.history
 
 
-def _made(plan: Plan, cut: Cut, front: Front, paths: Sequence[Path], stages: Stages) -> Made:
+def _torfason(plan: Plan, parts: Parts, folder: Path, stages: Stages) -> History:
+    if plan.architecture is None:
+        raise ValueError("the plan has no architecture")
+    view, whole = plan.classifier.view, Graph(plan.classifier.model).eval()
+    with stages.stage("looking at the photos", len(parts[0])) as step:
+        pixels, answers = [], []
+        for path in parts[0]:
+            seen = np.stack(crops(path, view, _CROPS, plan.seed))
+            with torch.inference_mode():
+                answers.append(torch.softmax(whole(torch.from_numpy(seen)), dim=1))
+            pixels.append(seen)
+            step(1)
+    every = np.concatenate(pixels)
+    with stages.stage("learning", plan.architecture.steps) as step:
+        network = torfason.learn(plan.architecture, every, torch.cat(answers).clone(), step)
+    example = torch.zeros(1, 3, view.side, view.side)
+    facts = {
+        "cut": "picture",
+        "prefix": f"torfason:{plan.architecture.network}",
+        "macs": {
+            "device": macs(network.compressor, example),
+            "classifier": plan.classifier.macs,
+        },
+        "provenance": _provenance(plan, parts, plan.architecture.steps),
+    }
+    write(torfason.files(network, every, plan.classifier), plan.classifier, folder, facts)
+    return []
+
+
+def _made(
+    plan: Plan, cut: Cut, front: Front, paths: Sequence[Path], stages: Stages
+) -> tuple[Learnt, Files]:
     tail, recipe = cut.tail(), plan.recipe(cut)
     with stages.stage("looking at the photos", len(paths)) as step:
         seen, given, pixels = _seen(plan, cut, front, tail, paths, step)
@@ -126,16 +183,28 @@ def _made(plan: Plan, cut: Cut, front: Front, paths: Sequence[Path], stages: Sta
             viewer = learn_viewer(
                 learnt.bottleneck, codes, pixels, seed=plan.seed, steps=min(plan.steps, 120)
             )
-    return Made(
-        cut=cut,
-        front=front,
-        learnt=learnt,
-        entropy=entropy,
-        kind=plan.entropy,
-        size=(codes.shape[2], codes.shape[3]),
-        tail=tail if plan.fine_tune_tail else None,
-        viewer=viewer,
-    )
+    shape = (learnt.bottleneck.shape.codes, codes.shape[2], codes.shape[3])
+    with stages.stage("exporting"):
+        seen_as = encoder_metadata(plan.classifier.view, shape)
+        files = Files(
+            encoder=encoder_onnx(
+                front.model, learnt.bottleneck, learnt.adapter, front.shape, seen_as
+            ),
+            tail=tail_onnx(
+                learnt.decoder,
+                cut.back,
+                shape,
+                names_of(plan.classifier),
+                tail.tuned() if plan.fine_tune_tail else None,
+            ),
+            viewer=None if viewer is None else server_onnx(viewer, shape, "image", {}),
+            entropy=entropy,
+            kind=plan.entropy,
+            shape=shape,
+            limit=learnt.bottleneck.shape.limit,
+            rates=learnt.bottleneck.shape.rates,
+        )
+    return learnt, files
 
 
 def _seen(
@@ -178,26 +247,15 @@ def _integers(learnt: Learnt, codes: Tensor) -> Iterator[tuple[Tensor, int]]:
             yield integers_of(learnt.bottleneck, batch, rate), rate
 
 
-def _facts(
-    plan: Plan, cut: Cut, front: Front, learnt: Learnt, parts: Sequence[Sequence[Path]]
-) -> dict[str, Any]:
-    names = ("train", "calibration", "test")
-    shape = learnt.bottleneck.shape
-    device = front.macs + _bottleneck_macs(learnt, cut.place.shape)
+def _provenance(plan: Plan, parts: Parts, steps: int) -> dict[str, Any]:
     return {
-        "macs": {"device": device, "classifier": plan.classifier.macs},
-        "provenance": {
-            "seed": plan.seed,
-            "steps": learnt.steps,
-            "lambdas": list(plan.lambdas),
-            "fold": shape.fold,
-            "fine_tuned_tail": plan.fine_tune_tail,
-            "photos": {
-                name: {"photos": len(paths), "fingerprint": _fingerprint(paths)}
-                for name, paths in zip(names, parts, strict=True)
-            },
-            "versions": versions(),
+        "seed": plan.seed,
+        "steps": steps,
+        "photos": {
+            name: {"photos": len(paths), "fingerprint": _fingerprint(paths)}
+            for name, paths in zip(("train", "calibration", "test"), parts, strict=True)
         },
+        "versions": versions(),
     }
 
 

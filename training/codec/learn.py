@@ -29,7 +29,7 @@ from training.codec.pictures import Seen
 from training.codec.start import apply, klt, sensitivity
 from training.progress import Step
 
-__all__ = ["LAMBDAS", "Learnt", "Recipe", "coded", "integers_of", "learn"]
+__all__ = ["LAMBDAS", "History", "Learnt", "Recipe", "coded", "integers_of", "learn"]
 
 #: What a kilobyte costs at each rate, in nats of the answer.
 LAMBDAS = (20.0, 8.0, 3.5, 1.5, 0.6, 0.25, 0.1)
