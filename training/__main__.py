@@ -20,6 +20,7 @@ _COMMANDS = {
     "evaluate": "training.commands.evaluate",
     "study": "training.commands.study",
     "reproduce": "training.commands.reproduce",
+    "codec": "training.codec.command",
     "retrain": "training.retrain",
     "serve": "training.serve.command",
     "ledger": "training.commands.ledger",

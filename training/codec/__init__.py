@@ -1,0 +1,1 @@
+"""Learns feature codecs: what a device sends to a classifier's tail instead of a picture."""

@@ -1,0 +1,139 @@
+"""What a codec does on photos it has not learnt from: real streams, real answers.
+
+Bytes are those of whole streams with header and checksum, from files as a device opens them, and
+answers come from the decoded streams. Agreement is the product's own (``edge_sdk.agreement``,
+``any_hit``): the service's best label for the reference JPEG of the whole photo is among the five
+of the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_sdk import codec
+from edge_sdk.agreement import compare
+from edge_sdk.backends.base import Label
+from edge_sdk.codec import Scales, encode
+from edge_sdk.featurecodec import FeatureCodec
+from edge_sdk.rung import Rung
+from edge_sdk.view import View
+
+__all__ = ["Answers", "Labels", "Measured", "baselines", "measure"]
+
+Labels = tuple[Label, ...]
+
+#: Shares of the sides of scaled frames and crops, and qualities, that the codec is compared with.
+_FULL, _SCALES, _CROPS = (1.0,), (0.5, 0.25), (1.0, 0.65)
+_QUALITIES = (75, 30, 8)
+_TITLES = {"jpeg": "JPEG", "webp": "WebP"}
+
+
+class Answers(Protocol):
+    """The user's classifier as a service."""
+
+    def answer(self, jpeg: bytes) -> Labels:
+        """Return the labels of a picture's file, or of a stream."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Bytes and agreement of N photos at K settings.
+
+    Attributes:
+        names: of the settings, or of the rates.
+        sizes: (N, K) bytes.
+        agreed: (N, K), 0 or 1.
+    """
+
+    names: tuple[str, ...]
+    sizes: npt.NDArray[np.float64]
+    agreed: npt.NDArray[np.float64]
+
+    def mean(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return mean bytes (K,) and agreement (K,)."""
+        return self.sizes.mean(axis=0), self.agreed.mean(axis=0)
+
+
+def measure(
+    paths: Sequence[Path],
+    coder: FeatureCodec,
+    service: Answers,
+    wanted: Mapping[Path, Labels],
+    step: Callable[[int], object] = lambda count: None,
+) -> Measured:
+    """Send every photo at every rate.
+
+    Args:
+        paths: photos that nothing was learnt from.
+        coder: the device side.
+        service: answers streams and pictures.
+        wanted: the service's labels for the references.
+        step: told the photos done.
+    """
+    sizes, agreed = [], []
+    for path in paths:
+        integers = coder.integers(codec.load(path).image)
+        streams = [coder.encode(integers, rate) for rate in range(coder.rates)]
+        sizes.append([len(stream) for stream in streams])
+        agreed.append([_agrees(wanted[path], service.answer(stream)) for stream in streams])
+        step(1)
+    names = tuple(f"rate {rate}" for rate in range(coder.rates))
+    return Measured(names, np.array(sizes, float), np.array(agreed, float))
+
+
+def baselines(
+    paths: Sequence[Path],
+    service: Answers,
+    view: View,
+    wanted: Mapping[Path, Labels],
+    step: Callable[[int], object] = lambda count: None,
+) -> dict[str, Measured]:
+    """Send pictures instead: JPEG and WebP of whole frames, scaled frames, the service's own crop.
+
+    Returns:
+        kind of picture to what its settings did; a setting's name is scale and quality.
+    """
+    kinds = _rungs(view)
+    rows: dict[str, list[tuple[list[int], list[float]]]] = {kind: [] for kind in kinds}
+    for path in paths:
+        scales = Scales(codec.load(path).image)
+        for kind, rungs in kinds.items():
+            files = [encode(scales, rung) for rung in rungs]
+            agreed = [_agrees(wanted[path], service.answer(data)) for data in files]
+            rows[kind].append(([len(data) for data in files], agreed))
+        step(1)
+    return {
+        kind: Measured(
+            tuple(f"{rung.scale:g} q{rung.quality}" for rung in rungs),
+            np.array([sizes for sizes, _ in rows[kind]], float),
+            np.array([agreed for _, agreed in rows[kind]], float),
+        )
+        for kind, rungs in kinds.items()
+    }
+
+
+def _rungs(view: View) -> dict[str, list[Rung]]:
+    """Return what could be sent instead, by kind."""
+    kinds: dict[str, list[Rung]] = {}
+    for source, scales, seen in (
+        ("full frame", _FULL, None),
+        ("scaled frame", _SCALES, None),
+        ("service's crop", _CROPS, view),
+    ):
+        for form, title in _TITLES.items():
+            kinds[f"{title} of the {source}"] = [
+                Rung(format=form, quality=quality, scale=scale, view=seen)
+                for scale in scales
+                for quality in _QUALITIES
+            ]
+    return kinds
+
+
+def _agrees(wanted: Labels, found: Labels) -> float:
+    return compare(wanted, found).any_hit
