@@ -86,9 +86,10 @@ class StoreReader:
         """
         steps = self._aliases.read(reference)
         wanted = steps[-1].id if steps else reference
+        with contextlib.suppress(OSError):  # listing them tells what is wrong
+            if ID.fullmatch(wanted) and (self._agents / wanted).exists():
+                return wanted  # without a list of all: a fleet's store has thousands
         ids = self.ids()
-        if wanted in ids:
-            return wanted
         found = [name for name in ids if wanted and name.startswith(wanted)]
         if len(found) > 1:
             raise UsageError(
