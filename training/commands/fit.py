@@ -133,7 +133,7 @@ def _command(arguments: argparse.Namespace) -> int:
             learned = _learn_dqn(job, load_prefix(side=side), pictures, rungs, goal)
         else:
             prefix = load_prefix(side=side, confidence=True)
-            calls = None if arguments.answers == "grid" else SAMPLED_CALLS
+            calls = None if arguments.answers == "grid" else rungs.times * SAMPLED_CALLS
             start = _start(arguments)
             learned = _learn(job, prefix, pictures, rungs, goal, calls=calls, start=start)
     learned = replace(learned, run=replace(learned.run, codec=rungs.files))
@@ -245,7 +245,7 @@ def _learn(
         held = job.labelled(prefix, held_views, ladder, "calibration photos", look_at=look_at)
     else:
         look = bool(look_at)
-        later = DOUBTFUL_CALLS if look else 0
+        later = rungs.times * DOUBTFUL_CALLS if look else 0
         train = job.answered(
             prefix, train_views, ladder, "training photos", calls - later, look=look
         )
