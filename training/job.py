@@ -137,6 +137,7 @@ class Job:
                 run / "ledger.sqlite", ttl_s=None if days is None else days * _DAY_S
             )
             opening.callback(self.ledger.close)
+            self._candidates: Answers | None = None  # about the same training pictures
             self._seen = FeatureCache(run / "features.sqlite")
             opening.callback(self._seen.close)
             self.labeller = Labeller(self.backend, self.ledger, budget, model_version)
@@ -235,6 +236,8 @@ class Job:
     ) -> Labelled:
         """Ask about each view's reference and ``calls`` of its rungs; ``look`` at all rungs."""
         answers = self._sampled(views, ladder, f"asking about {part}", calls)
+        if self._candidates is not None:
+            answers.adopt(self._candidates)
         kept = [views[position] for position in answers.positions]
         return Labelled(
             self.features(prefix, kept, f"features of {part}"),
@@ -273,10 +276,12 @@ class Job:
     def owner_ladder(self, views: Sequence[View], candidates: Ladder, calls: int) -> Ladder:
         """Ask about ``calls`` candidates of some of the views, and keep the rungs worth having.
 
-        The metric is ``any_hit``; see ``training.learn.owner``.
+        The metric is ``any_hit``; see ``training.learn.owner``. What is asked here is known to
+        :meth:`answered` as well.
         """
         some = _some(views)
-        table = self._sampled(some, candidates, "asking about candidate rungs", calls).table()
+        self._candidates = self._sampled(some, candidates, "asking about candidate rungs", calls)
+        table = self._candidates.table()
         ladder = owner.chosen(table.agreement["any_hit"], table.size_ratio, candidates)
         self._tell_ladder(ladder)
         return ladder

@@ -408,3 +408,19 @@ def test_the_reason_for_stopping_comes_out_whichever_thread_hears_of_it_first(
     monkeypatch.setattr(module, "threading", SimpleNamespace(Event=Late))
     with pytest.raises(BudgetReached):
         answers.observe("any_hit", np.zeros(6, dtype=int))
+
+
+def test_what_was_asked_of_another_ladder_is_not_asked_again(ledger: Ledger) -> None:
+    service = Service(enough=900)
+    labeller = Labeller(service, ledger, Budget())
+    other = Answers(SHOTS, (Rung(90), Rung(50, entropy="plain"), Rung(33)), labeller)
+    other.ask(np.tile([0, 1], (6, 1)))
+    bought = labeller.bought
+    answers = Answers(SHOTS, LADDER, labeller)
+    answers.adopt(other)
+    known = ~np.isnan(answers.table().agreement["any_hit"])
+    assert known.tolist() == [[False, False, True, True, True]] * 6
+    assert labeller.bought == bought
+    assert answers.table().agreement["any_hit"][:, 4] == pytest.approx(
+        other.table().agreement["any_hit"][:, 0]
+    )

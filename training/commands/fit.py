@@ -137,7 +137,7 @@ def _command(arguments: argparse.Namespace) -> int:
         if arguments.algorithm == "dqn":
             learned = _learn_dqn(job, prefix, pictures, rungs, goal)
         else:
-            calls = None if arguments.answers == "grid" else SAMPLED_CALLS
+            calls = None if arguments.answers == "grid" else rungs.times * SAMPLED_CALLS
             start = _start(arguments)
             learned = _learn(job, prefix, pictures, rungs, goal, calls=calls, start=start)
     learned = replace(learned, run=replace(learned.run, codec=rungs.files))
@@ -248,7 +248,7 @@ def _learn(
         held = job.labelled(prefix, held_views, ladder, "calibration photos", look_at=look_at)
     else:
         look = bool(look_at)
-        later = DOUBTFUL_CALLS if look else 0
+        later = rungs.times * DOUBTFUL_CALLS if look else 0
         train = job.answered(
             prefix, train_views, ladder, "training photos", calls - later, look=look
         )

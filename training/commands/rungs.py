@@ -93,6 +93,11 @@ class Rungs:
             files={} if arguments.codec is None else _files(arguments.codec),
         )
 
+    @property
+    def times(self) -> int:
+        """How many times as many answers a photo are worth asking for as of JPEG frames alone."""
+        return 2 if self.name == OWNER or self.codec is not None else 1
+
     def ladder(self, job: Job, pictures: list[Picture]) -> Ladder:
         """Return the ladder, cut to what the service reads; some names ask the service first.
 

@@ -158,6 +158,15 @@ class Answers:
         cells = [(row, asked) for row, asked in zip(self._rows, rungs.tolist(), strict=True)]
         self._parallel(self._ask_row, cells, progress)
 
+    def adopt(self, other: Answers) -> None:
+        """Take over what another ladder's answers tell of the same pictures' rungs."""
+        known = {row.key: row.known for row in other._rows}
+        for row in self._rows:
+            asked = known.get(row.key, {})
+            row.known |= {
+                rung.pixels: asked[rung.pixels] for rung in row.rungs if rung.pixels in asked
+            }
+
     def table(self) -> AnswerTable:
         """Return what is known; agreement is NaN where nobody asked."""
         rows = self._rows
