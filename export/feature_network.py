@@ -16,7 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Adapter", "Bottleneck", "Decoder", "DeviceSide", "ServerSide", "Shape", "Viewer"]
+__all__ = [
+    "Adapter",
+    "Bottleneck",
+    "Decoder",
+    "DeviceSide",
+    "Segmenter",
+    "ServerSide",
+    "Shape",
+    "Viewer",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,6 +162,40 @@ class ServerSide(nn.Module):
         """Return the scores."""
         scores: Tensor = self.tail(self.decoder(integers.to(torch.float32), rate))
         return scores
+
+
+class Segmenter(nn.Module):
+    """Integers and rates to a class of every place, from the features that the tail takes.
+
+    Atrous pyramid pooling as in DeepLab: branches of different reach, joined; the maps stay as
+    large as they are.
+
+    Args:
+        decoder: learnt, frozen.
+        classes: of places.
+        scale: the answer's side is the features' side times this.
+    """
+
+    def __init__(self, decoder: Decoder, classes: int, *, scale: int = 4, hidden: int = 48) -> None:
+        super().__init__()
+        width = decoder.shape.channels
+        self.decoder, self.scale = decoder, scale
+        self.near = nn.Conv2d(width, hidden, 1)
+        self.far = nn.ModuleList(
+            nn.Conv2d(width, hidden, 3, padding=reach, dilation=reach) for reach in (1, 2, 4)
+        )
+        self.joined = nn.Conv2d(4 * hidden, classes, 1)
+
+    def scores(self, integers: Tensor, rate: Tensor) -> Tensor:
+        """Return scores (N, classes, h·scale, w·scale)."""
+        with torch.no_grad():
+            maps = self.decoder(integers.to(torch.float32), rate)
+        seen = torch.cat([F.relu(one(maps)) for one in (self.near, *self.far)], dim=1)
+        return F.interpolate(self.joined(seen), scale_factor=self.scale, mode="bilinear")
+
+    def forward(self, integers: Tensor, rate: Tensor) -> Tensor:
+        """Return uint8 classes (N, h·scale, w·scale)."""
+        return self.scores(integers, rate).argmax(dim=1).to(torch.uint8)
 
 
 class Viewer(nn.Module):

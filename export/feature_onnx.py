@@ -115,9 +115,10 @@ def device_onnx(device: nn.Module, side: int, properties: Mapping[str, str]) -> 
 def server_onnx(
     server: nn.Module, shape: tuple[int, int, int], output: str, properties: Mapping[str, str]
 ) -> bytes:
-    """Return a module of integers (N, C, H, W) and rates (N,): ``scores``, or a viewer's ``image``.
+    """Return a module of integers (N, C, H, W) and rates (N,).
 
-    A viewer's pictures are uint8 (N, S', S', 3).
+    Its output is ``scores``, a viewer's ``image`` uint8 (N, S', S', 3), or a segmenter's
+    ``classes`` uint8 (N, H', W').
     """
     example = (torch.zeros(2, *shape, dtype=torch.int8), torch.zeros(2, dtype=torch.long))
     names = ("integers", "rate")

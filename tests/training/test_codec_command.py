@@ -149,6 +149,21 @@ def test_a_float_input_is_brought_to_pixels_a_tail_learns_and_a_viewer_shows(
     assert tail.show(device.encode(integers, 0)).ndim == 3
 
 
+def test_masks_make_a_segmentation_head(
+    run_codec: Callable[..., int], tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    assert run_codec(*QUICK, "--masks", str(masks)) == 2
+    assert "There is no mask" in capsys.readouterr().err
+    for photo in photos.iterdir():
+        dark = np.asarray(Image.open(photo).convert("L")) < 128
+        Image.fromarray(dark.astype(np.uint8)).save(masks / photo.name)
+    assert run_codec(*QUICK, "--masks", str(masks)) == 0
+    assert "segmentation, mean IoU" in capsys.readouterr().out
+    assert (tmp_path / "run" / "codec" / "segments.onnx").is_file()
+
+
 @pytest.mark.slow
 def test_torfason_s_architecture_is_a_codec_of_one_rate(
     run_codec: Callable[..., int], tmp_path: Path, photos: Path

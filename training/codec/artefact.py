@@ -28,7 +28,10 @@ from model_store.files import write_atomic, write_json
 from training.cloud.zoo import MODELS
 from training.codec.classifier import Classifier
 
-__all__ = ["Files", "amend", "names_of", "write"]
+__all__ = ["SEGMENTS", "Files", "amend", "names_of", "write"]
+
+#: The segmentation head, which few codecs have.
+SEGMENTS = "segments.onnx"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,7 @@ def write(files: Files, whole: Classifier, folder: Path, facts: Mapping[str, Any
     }
     for stale in (DOCUMENT, INT8):  # of another codec in this folder
         (folder / FILES[stale]).unlink(missing_ok=True)
-    for stale in (VIEWER, CLASSIFIER):
+    for stale in (VIEWER, CLASSIFIER, SEGMENTS):
         (folder / stale).unlink(missing_ok=True)
     write_atomic(folder / FILES[ENCODER], files.encoder)
     write_atomic(folder / FILES[ENTROPY], entropy)

@@ -70,6 +70,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--fine-tune-tail", action="store_true", help="let the tail's weights learn too"
     )
     parser.add_argument(
+        "--masks", type=Path, metavar="DIR", help="PNGs of class numbers: learn to segment as well"
+    )
+    parser.add_argument(
         "--no-viewer", action="store_true", help="do not learn to show what is sent"
     )
     parser.add_argument("--seed", type=int, default=0)
@@ -102,6 +105,7 @@ def _command(arguments: argparse.Namespace) -> int:
         viewer=not arguments.no_viewer,
         seed=arguments.seed,
         architecture=theirs,
+        masks=arguments.masks,
     )
     report = CodecReport(
         command=f"python -m training {shlex.join(sys.argv[1:])}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,21 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from edge_sdk import codec
+from edge_sdk.featurecodec import FeatureCodec
 from edge_sdk.featurecodec.artefact import encoder_metadata
 from export.feature_network import Adapter, Shape
 from export.feature_onnx import encoder_onnx, server_onnx, tail_onnx
 from export.onnx_graph import Graph
 from export.torfason import macs
+from model_store.files import write_atomic
 from training.codec import torfason
-from training.codec.artefact import Files, names_of, write
+from training.codec.artefact import SEGMENTS, Files, amend, names_of, write
 from training.codec.classifier import Classifier, Cut
 from training.codec.learn import History, Learnt, Recipe, coded, integers_of, learn
 from training.codec.pictures import Seen, crops, features, scores, split
 from training.codec.prefix import OWN, Front, prefix_of
+from training.codec.segmentation import learn_segmenter, masks_of, segmented
 from training.codec.start import ridge
 from training.codec.tables import context_arrays, factorised_arrays, observe
 from training.codec.trial import Trial, measured
@@ -67,6 +71,7 @@ class Plan:
         seed: of split, crops and network.
         architecture: Torfason's instead of ours, None for ours; cut, prefix and rates are then not
             asked for.
+        masks: folder of the photos' masks, for a segmentation head; None for none.
     """
 
     classifier: Classifier
@@ -81,6 +86,7 @@ class Plan:
     viewer: bool
     seed: int
     architecture: torfason.Configuration | None = None
+    masks: Path | None = None
 
     def recipe(self, cut: Cut) -> Recipe:
         """Return how to learn at a cut."""
@@ -115,7 +121,10 @@ def run(plan: Plan, paths: Sequence[Path], folder: Path, stages: Stages) -> Tria
 def _ours(plan: Plan, parts: Parts, folder: Path, stages: Stages) -> History:
     cut = plan.classifier.at(plan.cut)
     front = prefix_of(plan.prefix, cut)
-    learnt, files = _made(plan, cut, front, parts[0], stages)
+    masks = None  # read first: what is wrong with them is told before anything is learnt
+    if plan.masks is not None:
+        masks = masks_of(plan.masks, [*parts[0], *parts[2]], plan.classifier.view)
+    learnt, files, codes = _made(plan, cut, front, parts[0], stages)
     device = front.macs + _bottleneck_macs(learnt, cut.place.shape)
     facts = {
         "cut": cut.place.name,
@@ -129,7 +138,31 @@ def _ours(plan: Plan, parts: Parts, folder: Path, stages: Stages) -> History:
         },
     }
     write(files, plan.classifier, folder, facts)
+    if masks is not None:
+        with stages.stage("learning to segment"):
+            _segment(plan, learnt, codes[::_CROPS], masks, parts, folder)
     return learnt.history
+
+
+def _segment(
+    plan: Plan,
+    learnt: Learnt,
+    codes: Tensor,
+    masks: Mapping[Path, npt.NDArray[np.uint8]],
+    parts: Parts,
+    folder: Path,
+) -> None:
+    """Write ``segments.onnx``, and how good it is on the test photos."""
+    wanted = np.stack([masks[path] for path in parts[0]])
+    head = learn_segmenter(
+        learnt.bottleneck, learnt.decoder, codes, wanted, steps=plan.steps, seed=plan.seed
+    )
+    size = (learnt.bottleneck.shape.codes, codes.shape[2], codes.shape[3])
+    write_atomic(folder / SEGMENTS, server_onnx(head, size, "classes", {}))
+    coder = FeatureCodec.open(folder)
+    integers = np.stack([coder.integers(codec.load(path).image) for path in parts[2]])
+    scores = segmented(head, integers, np.stack([masks[path] for path in parts[2]]))
+    amend(folder, {"segmentation": {"mean_iou": scores, "photos": len(parts[2])}})
 
 
 def _torfason(plan: Plan, parts: Parts, folder: Path, stages: Stages) -> History:
@@ -163,7 +196,7 @@ def _torfason(plan: Plan, parts: Parts, folder: Path, stages: Stages) -> History
 
 def _made(
     plan: Plan, cut: Cut, front: Front, paths: Sequence[Path], stages: Stages
-) -> tuple[Learnt, Files]:
+) -> tuple[Learnt, Files, Tensor]:
     tail, recipe = cut.tail(), plan.recipe(cut)
     with stages.stage("looking at the photos", len(paths)) as step:
         seen, given, pixels = _seen(plan, cut, front, tail, paths, step)
@@ -204,7 +237,7 @@ def _made(
             limit=learnt.bottleneck.shape.limit,
             rates=learnt.bottleneck.shape.rates,
         )
-    return learnt, files
+    return learnt, files, codes
 
 
 def _seen(

@@ -66,6 +66,7 @@ class CodecReport:
                 "classifier_macs": macs["classifier"],
                 "reference_encode_ratio": device["device_ms"] / device["reference_ms"],
             },
+            "segmentation": codec.get("segmentation"),
             "history": list(trial.history),
             "versions": codec["provenance"]["versions"],
             "timings_s": dict(self.timings_s),
@@ -98,6 +99,11 @@ def print_rates(document: Json) -> str:
             f"agreement {target}: {one['bytes']:.0f} bytes (rates {one['low']} and {one['high']}, "
             f"chosen on the calibration photos; here {one['agreement']:.3f})"
         )
+    if document["segmentation"]:
+        scores = ", ".join(
+            "–" if one is None else f"{one:.3f}" for one in document["segmentation"]["mean_iou"]
+        )
+        lines.append(f"segmentation, mean IoU of every rate: {scores}")
     return "\n".join(lines)
 
 
