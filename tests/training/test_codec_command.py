@@ -139,7 +139,7 @@ def test_a_float_input_is_brought_to_pixels_a_tail_learns_and_a_viewer_shows(
     run_codec: Callable[..., int], tmp_path: Path, photos: Path
 ) -> None:
     path = _classifier(tmp_path / "planes.onnx", pixels=False)
-    units = ("--mean", "0", "--deviation", "64", "--view", "32:36:bicubic")
+    units = ("--mean", "0", "--deviation", "64", "--view", "32/36,bicubic")
     quick = [one for one in QUICK if one != "--no-viewer"]
     assert run_codec(*quick, "--fine-tune-tail", *units, classifier=path) == 0
     folder = tmp_path / "run" / "codec"
@@ -254,7 +254,7 @@ def test_a_generic_prefix_whose_maps_do_not_fit(tmp_path: Path) -> None:
         prefix_of("mobilenetv2:12", cut)
 
 
-@pytest.mark.parametrize("text", ["224", "224:256:lanczos", "x:256", "256:224"])
+@pytest.mark.parametrize("text", ["224:256", "224/256,lanczos", "x/256", "256/224"])
 def test_views_that_are_none(run_codec: Callable[..., int], text: str) -> None:
     with pytest.raises(SystemExit):
         run_codec("--view", text)

@@ -6,18 +6,16 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edge_sdk.folder import find_pictures
-from edge_sdk.view import View
 from model_store.cli import print_json
-from model_store.errors import UsageError
 from training.codec.classifier import open_classifier
 from training.codec.job import Plan, run
 from training.codec.report import CodecReport, print_rates
 from training.codec.torfason import parse
+from training.commands.options import view_of
 from training.job import open_run
 from training.photos import readable
 from training.progress import Stages
@@ -48,9 +46,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     view = parser.add_argument_group("an ONNX file's pictures")
     view.add_argument(
         "--view",
-        type=_view,
-        metavar="SIDE:RESIZED[:squeezed][:bicubic]",
-        help="how the classifier's service looks at a picture (default: middle 7/8, bilinear)",
+        type=view_of,
+        metavar="SIDE[/RESIZED]",
+        help="how the classifier's service looks at a picture, as in 224/256,bicubic (default: "
+        "middle 7/8, bilinear)",
     )
     view.add_argument("--mean", type=_numbers, metavar="LIST", help="of pixels, for a float input")
     view.add_argument("--deviation", type=_numbers, metavar="LIST", help="of pixels")
@@ -136,20 +135,3 @@ def _numbers(text: str) -> tuple[float, ...]:
     if len(values) not in (1, 3):
         raise argparse.ArgumentTypeError(f"{text!r}; allowed are one number or three, 1.5,2,3")
     return values
-
-
-def _view(text: str) -> View:
-    side, *rest = text.split(":")
-    fields: dict[str, Any] = {"squeezed": "squeezed" in rest}
-    filters = [part for part in rest if part in ("bilinear", "bicubic")]
-    numbers = [part for part in rest if part.isdecimal()]
-    known = len(filters) + len(numbers) + fields["squeezed"]
-    if not side.isdecimal() or len(numbers) != 1 or len(filters) > 1 or known != len(rest):
-        raise argparse.ArgumentTypeError(
-            f"{text!r}; allowed is SIDE:RESIZED[:squeezed][:bicubic], such as 224:256:bicubic"
-        )
-    try:
-        filter_ = filters[0] if filters else "bilinear"
-        return View(side=int(side), resized=int(numbers[0]), filter=filter_, **fields)
-    except UsageError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error

@@ -1,18 +1,23 @@
-"""Options that fit and evaluate share, and the job they open."""
+"""Options that several commands share, and the job they open."""
 
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from edge_sdk.agreement import METRICS
 from edge_sdk.codec import Streams
+from edge_sdk.view import View
+from model_store.errors import UsageError
 from training.job import Job, Terms
 from training.measure.failures import MOST
 from training.measure.noise import SAMPLE
 from training.progress import Stages
 
-__all__ = ["add_failures", "add_noise", "add_service", "open_job"]
+__all__ = ["add_failures", "add_noise", "add_service", "open_job", "view_of"]
+
+_VIEW = re.compile(r"(\d{1,4})(?:/(\d{1,4}))?((?:,(?:squeezed|bicubic|bilinear))*)")
 
 
 def add_service(parser: argparse.ArgumentParser, *, store: bool = True) -> None:
@@ -135,3 +140,24 @@ def open_job(
         codec=codec,
         seed=arguments.seed,
     )
+
+
+def view_of(text: str) -> View:
+    """Read ``SIDE[/RESIZED]``, perhaps with ``,squeezed`` and ``,bicubic`` behind it."""
+    read = _VIEW.fullmatch(text)
+    if read is None:
+        raise argparse.ArgumentTypeError(
+            f"the view {text!r} cannot be read; allowed is SIDE or SIDE/RESIZED in pixels, as in "
+            "224/256,bicubic"
+        )
+    side, resized, words = read.groups()
+    chosen = words.split(",")
+    try:
+        return View(
+            side=int(side),
+            resized=int(resized or side),
+            squeezed="squeezed" in chosen,
+            filter="bicubic" if "bicubic" in chosen else "bilinear",
+        )
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from edge_sdk.view import View
 from model_store.errors import UsageError
 from training.cloud.coded import is_codec
 from training.cloud.zoo import MODELS
+from training.commands.options import view_of
 from training.job import Job
 from training.learn.owner import feature_rungs, owner_candidates, with_features
 from training.photos import View as Picture
@@ -28,8 +28,6 @@ LEARNED, OWNER = "learned", "owner"
 #: of several kinds, but pays nobody for answers.
 _CALLS = {LEARNED: 4, OWNER: 8}
 
-_VIEW = re.compile(r"(\d{1,4})(?:/(\d{1,4}))?((?:,(?:squeezed|bicubic|bilinear))*)")
-
 
 def add_rungs(parser: argparse.ArgumentParser) -> None:
     """Add which rungs there are."""
@@ -41,7 +39,7 @@ def add_rungs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--view",
-        type=_view,
+        type=view_of,
         metavar="SIDE[/RESIZED]",
         help="what the service looks at: the middle square of SIDE pixels of a picture whose short "
         "side was made RESIZED pixels; ',squeezed' and ',bicubic' may follow (default: the "
@@ -116,26 +114,6 @@ class Rungs:
         if self.name == LEARNED:
             return with_features(features, job.learned_ladder(pictures, _CALLS[LEARNED]))
         return with_features(features, LADDERS[self.name])
-
-
-def _view(text: str) -> View:
-    read = _VIEW.fullmatch(text)
-    if read is None:
-        raise argparse.ArgumentTypeError(
-            f"the view {text!r} cannot be read; allowed is SIDE or SIDE/RESIZED in pixels, as in "
-            "224/256,bicubic"
-        )
-    side, resized, words = read.groups()
-    chosen = words.split(",")
-    try:
-        return View(
-            side=int(side),
-            resized=int(resized or side),
-            squeezed="squeezed" in chosen,
-            filter="bicubic" if "bicubic" in chosen else "bilinear",
-        )
-    except UsageError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _known_view(backend: str, codec: FeatureCodec | None) -> View | None:
