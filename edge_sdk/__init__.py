@@ -32,10 +32,12 @@ if TYPE_CHECKING:
         ClosedError,
         DroppedError,
         EngineError,
+        FeatureStreamError,
         ImageError,
         ProviderMissing,
     )
     from edge_sdk.estimator import LoopParameters
+    from edge_sdk.featurecodec import FeatureCodec
     from edge_sdk.fleet import HttpRetrainer
     from edge_sdk.hooks import Upload
     from edge_sdk.ladder import FULL, PAPER, REFERENCE, Ladder, Rung
@@ -70,6 +72,8 @@ __all__ = [
     "EdgeConfig",
     "EngineError",
     "EnvironmentMissing",
+    "FeatureCodec",
+    "FeatureStreamError",
     "HttpRetrainer",
     "ImageError",
     "Inline",
@@ -115,10 +119,12 @@ _HOMES = {
         "ClosedError",
         "DroppedError",
         "EngineError",
+        "FeatureStreamError",
         "ImageError",
         "ProviderMissing",
     ),
     "edge_sdk.estimator": ("LoopParameters",),
+    "edge_sdk.featurecodec": ("FeatureCodec",),
     "edge_sdk.fleet": ("HttpRetrainer",),
     "edge_sdk.hooks": ("Upload",),
     "edge_sdk.ladder": ("FULL", "PAPER", "REFERENCE", "Ladder", "Rung"),

@@ -33,6 +33,7 @@ __all__ = [
     "check_graph",
     "check_images",
     "ladder_of",
+    "metadata_of",
     "open_session",
 ]
 
@@ -111,7 +112,7 @@ class OnnxEngine:
         check_graph(model)
         self._session = open_session(model, provider, threads, cache)
         self.provider = _check_provider(self._session, provider, strict)
-        metadata = self._session.get_modelmeta().custom_metadata_map
+        metadata = metadata_of(self._session)
         self.ladder = ladder_of(metadata)
         self.side = _check_signature(self._session, len(self.ladder))
         there = {output.name for output in self._session.get_outputs()}
@@ -232,6 +233,18 @@ def _check_provider(session: Any, provider: str, strict: bool) -> str:
             raise ProviderMissing(f"{message}; install its libraries or ask for provider 'cpu'.")
         _log.warning("%s; see `python -m edge_sdk doctor`.", message)
     return str(got)
+
+
+def metadata_of(session: Any) -> dict[str, str]:
+    """Return what a session's file says of itself.
+
+    Raises:
+        EngineError: it is no text.
+    """
+    try:
+        return dict(session.get_modelmeta().custom_metadata_map)
+    except UnicodeDecodeError as error:
+        raise EngineError(f"The graph's metadata is no text ({error}); export it again.") from error
 
 
 def ladder_of(metadata: dict[str, str], wanted: str = SCHEMA) -> Ladder:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_sdk.engine import check_graph, ladder_of, open_session
+from edge_sdk.engine import check_graph, ladder_of, metadata_of, open_session
 from edge_sdk.errors import EngineError
 
 __all__ = ["SCHEMA", "OnnxProbe", "Probe"]
@@ -45,7 +45,7 @@ class OnnxProbe:
     def __init__(self, model: bytes) -> None:
         check_graph(model)
         self._session = open_session(model)
-        self.ladder = ladder_of(self._session.get_modelmeta().custom_metadata_map, SCHEMA)
+        self.ladder = ladder_of(metadata_of(self._session), SCHEMA)
         self._dimension = _check_signature(self._session, len(self.ladder))
 
     def run(

@@ -50,7 +50,7 @@ class View:
         _check("resized", self.resized, least=self.side)
         if type(self.squeezed) is not bool:
             raise UsageError(f"A view's squeezed is {self.squeezed!r}; allowed are true and false.")
-        if self.filter not in FILTERS:
+        if not isinstance(self.filter, str) or self.filter not in FILTERS:
             raise UsageError(f"A view's filter is {self.filter!r}; allowed: {', '.join(FILTERS)}.")
 
     def pixels(self, image: Image.Image) -> npt.NDArray[np.uint8]:

@@ -99,8 +99,13 @@ def with_int8(
     calibration = calibrate_encoder(codec.artefact.encoder, np.stack(learnt))
     search, gate = _Gate(codec, calibration, learnt), _Gate(codec, calibration, proof)
     chosen = search.longest(tell)
+    if not chosen:
+        raise GateFailed(
+            "INT8 is refused: not even one convolution keeps the answers on the photos that it was "
+            "calibrated with. Nothing was published; fp32 stays."
+        )
     report = gate.report(chosen)
-    if not chosen or not report.passes:
+    if not report.passes:
         raise GateFailed(
             f"INT8 is refused: with {len(chosen)} of {len(calibration.blocks)} convolutions "
             f"{report.agreement:.1%} of {report.answers} answers agree with fp32's (at least "

@@ -5,9 +5,7 @@ Everything here takes and returns an ``onnx.ModelProto`` and works on a copy.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,6 @@ from model_store.errors import UsageError
 
 __all__ = [
     "fold_division",
-    "folded",
     "in_order",
     "initializers",
     "merge_twins",
@@ -55,31 +52,6 @@ def fold_division(model: Any) -> Any:
     conv.input[0] = division.input[0]
     graph.node.remove(division)
     return merge_twins(folded)
-
-
-def folded(model: Any) -> Any:
-    """Compute once what depends on no picture, and let convolutions pad by themselves.
-
-    Exporters leave chains of shapes, slices and fills behind, and a device refuses some of their
-    operators. This is ONNX Runtime's own basic optimisation, which stays within ONNX's operators;
-    the sizes of the inputs have to be fixed for it to reach everything.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = 3
-    with tempfile.TemporaryDirectory() as folder:
-        options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
-        onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        made = onnx.load(options.optimized_model_filepath)
-    used = {node.domain for node in made.graph.node}
-    kept = [entry for entry in made.opset_import if entry.domain in used]
-    del made.opset_import[:]
-    made.opset_import.extend(kept)
-    return made
 
 
 def merge_twins(model: Any) -> Any:

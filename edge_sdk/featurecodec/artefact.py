@@ -228,9 +228,10 @@ def _array(data: bytes) -> npt.NDArray[Any]:
 
 def _int8(data: bytes | None, document: Mapping[str, Any]) -> bytes | None:
     """Return the INT8 encoder if it is the one that passed the gate."""
-    stated = document.get("variants", {})
-    wanted = stated.get("int8", {}).get("sha256") if isinstance(stated, dict) else None
-    if data is not None and sha256_bytes(data) != wanted:
+    stated: Any = document
+    for name in ("variants", "int8", "sha256"):
+        stated = stated.get(name) if isinstance(stated, Mapping) else None
+    if data is not None and sha256_bytes(data) != stated:
         raise CorruptAgent(
             f"The codec's {FILES[INT8]} is not the one that codec.json names; copy it again, or "
             "remove it."

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edge_sdk.engine import check_graph, open_session
+from edge_sdk.engine import check_graph, metadata_of, open_session
 from edge_sdk.errors import EngineError, FeatureStreamError
 from edge_sdk.featurecodec.artefact import SCHEMA, Artefact, Source, encoder_metadata
 from edge_sdk.featurecodec.bitstream import OVERHEAD, Stream
@@ -154,7 +154,7 @@ class FeatureCodec(Wire):
         return made
 
     def _check_metadata(self) -> None:
-        found = self._session.get_modelmeta().custom_metadata_map
+        found = metadata_of(self._session)
         for name, text in encoder_metadata(self.view, self.shape).items():
             if not _same(found.get(name, ""), text):
                 raise EngineError(

@@ -12,6 +12,7 @@ the one of the fewest bytes is taken. What is missing at the end are zeros.
 from __future__ import annotations
 
 import itertools
+import logging
 from bisect import bisect_right
 from functools import cache
 from typing import Any, Protocol, TypeAlias
@@ -22,6 +23,8 @@ import numpy.typing as npt
 from edge_sdk.errors import FeatureStreamError
 
 __all__ = ["TOTAL", "Decoder", "decoder", "encode"]
+
+_log = logging.getLogger("edge_sdk.featurecodec")
 
 #: What the counts of a table sum to.
 TOTAL = 1 << 16
@@ -52,38 +55,58 @@ def encode(symbols: _Integers, counts: _Integers, *, plain: bool = False) -> byt
         counts: (n, K), the table of each symbol; a row sums to ``TOTAL``, every entry is >= 1.
         plain: do not use the library.
     """
-    low, span, words = (_plain_interval if plain or _library() is None else _interval)(
-        symbols, counts
-    )
+    library = None if plain else _library()
+    if library is None:
+        return _shortest(*_plain_interval(symbols, counts))
+    return _shortest(*_interval(library, symbols, counts))
+
+
+def decoder(payload: bytes, *, plain: bool = False) -> Decoder:
+    """Return the reader of a payload; ``plain``: do not use the library."""
+    library = None if plain else _library()
+    return _Plain(payload) if library is None else _Library(library, payload)
+
+
+@cache
+def _library() -> Any:
+    """Return constriction's coder, or None where it is not installed.
+
+    Another version of it may place symbols otherwise, and no stream would be readable elsewhere:
+    it has to code some symbols as we do before it is trusted.
+    """
+    try:
+        from constriction import stream
+    except ImportError:
+        return None
+    counts = np.array([[1, 7, 65_491, 30, 7], [20_000, 15_536, 15_000, 14_999, 1]] * 40)
+    symbols = np.arange(len(counts)) * 7 % 5
+    try:
+        interval = _interval(stream, symbols, counts)
+        read = _Library(stream, _shortest(*interval)).read(counts)
+    except Exception as error:  # whatever another version says
+        _log.warning("event=range_coder_unusable error=%r", error)
+        return None
+    if interval != _plain_interval(symbols, counts) or np.any(read != symbols):
+        _log.warning("event=range_coder_differs reason='constriction codes otherwise'")
+        return None
+    return stream
+
+
+def _shortest(low: int, span: int, words: int) -> bytes:
+    """Return the fewest bytes of a number in [low, low + span), of 64 bits and so many words."""
     size = 4 * words + _STATE // 8
     for kept in range(max(0, 4 * words - 4), size + 1):
         unit = 1 << 8 * (size - kept)
         number = -(-low // unit)
         if number * unit < low + span:
-            return number.to_bytes(kept, "big")
+            return number.to_bytes(kept, "big").rstrip(b"\0")
     raise AssertionError("the interval holds its own lower end")
 
 
-def decoder(payload: bytes, *, plain: bool = False) -> Decoder:
-    """Return the reader of a payload; ``plain``: do not use the library."""
-    return _Plain(payload) if plain or _library() is None else _Library(payload)
-
-
-@cache
-def _library() -> Any:
-    """Return constriction's coder, or None where it is not installed."""
-    try:
-        from constriction import stream
-    except ImportError:
-        return None
-    return stream
-
-
-def _interval(symbols: _Integers, counts: _Integers) -> tuple[int, int, int]:
+def _interval(stream: Any, symbols: _Integers, counts: _Integers) -> tuple[int, int, int]:
     """Return lower end, width and the words before the state's two, of what ``symbols`` are."""
-    stream: Any = _library()
     coder = stream.queue.RangeEncoder()
-    coder.encode(symbols.astype(np.int32), *_family(counts))
+    coder.encode(symbols.astype(np.int32), *_family(stream, counts))
     words, (low, span) = coder.pos()
     inside = int.from_bytes(coder.get_compressed().astype(">u4").tobytes(), "big")
     inside <<= _WORD * (words + 2 - len(coder.get_compressed()))
@@ -104,13 +127,13 @@ def _plain_interval(symbols: _Integers, counts: _Integers) -> tuple[int, int, in
 
 
 class _Library:
-    def __init__(self, payload: bytes) -> None:
+    def __init__(self, stream: Any, payload: bytes) -> None:
         words = np.frombuffer(payload + bytes(-len(payload) % 4), ">u4").astype(np.uint32)
-        self._coder: Any = _library().queue.RangeDecoder(words)
+        self._stream, self._coder = stream, stream.queue.RangeDecoder(words)
 
     def read(self, counts: _Integers) -> npt.NDArray[np.int32]:
         try:
-            symbols: npt.NDArray[np.int32] = self._coder.decode(*_family(counts))
+            symbols: npt.NDArray[np.int32] = self._coder.decode(*_family(self._stream, counts))
         except AssertionError as error:  # what the library says of such data
             raise _nonsense() from error
         return symbols
@@ -140,13 +163,8 @@ class _Plain:
         return symbol
 
 
-@cache
-def _categorical() -> Any:
-    return _library().model.Categorical(perfect=False)
-
-
-def _family(counts: _Integers) -> tuple[Any, npt.NDArray[np.float64]]:
-    return _categorical(), counts / TOTAL
+def _family(stream: Any, counts: _Integers) -> tuple[Any, npt.NDArray[np.float64]]:
+    return stream.model.Categorical(perfect=False), counts / TOTAL
 
 
 def _edges(counts: _Integers) -> npt.NDArray[np.int64]:

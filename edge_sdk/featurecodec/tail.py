@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from edge_sdk.backends.base import Label
 from edge_sdk.classes import best_classes, class_names
-from edge_sdk.engine import open_session
+from edge_sdk.engine import metadata_of, open_session
 from edge_sdk.errors import EngineError, FeatureStreamError
 from edge_sdk.featurecodec.artefact import Artefact
 from edge_sdk.featurecodec.codec import Wire
@@ -52,7 +52,7 @@ class Whole:
         self.view = view
         self._session: Any = open_session(model, threads=threads)
         _check(self._session, "classifier", {"image": ("uint8", [view.side, view.side, 3])})
-        self.names = class_names(self._session.get_modelmeta().custom_metadata_map)
+        self.names = class_names(metadata_of(self._session))
         nothing = np.zeros((view.side, view.side, 3), np.uint8)
         _check_scores("classifier", self.names, 1, self._scores(nothing))
 
@@ -93,7 +93,7 @@ class Tail:
         inputs = {"integers": ("int8", [*wire.shape]), "rate": ("int64", [])}
         self._tail: Any = open_session(tail, threads=threads)
         _check(self._tail, "tail", inputs)
-        self.names = class_names(self._tail.get_modelmeta().custom_metadata_map)
+        self.names = class_names(metadata_of(self._tail))
         nothing = (0, np.zeros(wire.shape, np.int8))
         for count in (1, 2):  # a graph may say that N is open and compute with one
             _check_scores("tail", self.names, count, self._scores([nothing] * count))
@@ -206,7 +206,8 @@ def _check(session: Any, what: str, inputs: Mapping[str, tuple[str, list[int]]])
     found = {one.name: (one.type, list(one.shape)) for one in session.get_inputs()}
     wanted = {name: (f"tensor({kind})", shape) for name, (kind, shape) in inputs.items()}
     fits = found.keys() == wanted.keys() and all(
-        found[name] == (kind, [found[name][1][0], *shape]) and isinstance(found[name][1][0], str)
+        found[name] == (kind, [found[name][1][0], *shape])
+        and not isinstance(found[name][1][0], int)
         for name, (kind, shape) in wanted.items()
     )
     if not fits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,42 @@ def test_the_library_and_the_plain_coder_write_the_same_bytes(
     assert rangecoder.encode(symbols, counts, plain=True) == payload
     assert np.array_equal(rangecoder.decoder(payload).read(counts), symbols)
     assert np.array_equal(rangecoder.decoder(payload, plain=True).read(counts), symbols)
+
+
+class _Otherwise:
+    """A library of another version: its coder gives the symbols the other way round."""
+
+    def __init__(self, stream: Any, error: Exception | None) -> None:
+        self.model, self._error = stream.model, error
+        self.queue = SimpleNamespace(
+            RangeEncoder=lambda: self, RangeDecoder=stream.queue.RangeDecoder
+        )
+        self._coder = stream.queue.RangeEncoder()
+
+    def encode(self, symbols: np.ndarray, *family: Any) -> None:
+        if self._error:
+            raise self._error
+        self._coder.encode(symbols[::-1].copy(), *family)
+
+    def pos(self) -> Any:
+        return self._coder.pos()
+
+    def get_compressed(self) -> Any:
+        return self._coder.get_compressed()
+
+
+@pytest.mark.parametrize("error", [None, TypeError("no such argument")])
+def test_a_library_that_codes_otherwise_is_not_used(
+    error: Exception | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    constriction = pytest.importorskip("constriction")
+    monkeypatch.setattr(constriction, "stream", _Otherwise(constriction.stream, error))
+    rangecoder._library.cache_clear()
+    try:
+        assert rangecoder._library() is None
+        assert "event=range_coder_" in caplog.text
+    finally:
+        rangecoder._library.cache_clear()
 
 
 @settings(max_examples=100)

@@ -221,6 +221,7 @@ def test_pixels_of_another_size_are_an_error(codec: FeatureCodec) -> None:
         ({"entropy": "context"}, EngineError),
         ({"entropy": "adaptive"}, ManifestInvalid),
         ({"variants": ["int8"]}, None),
+        ({"variants": {"int8": None}}, None),
         ({"later": {"field": 1}}, None),
     ],
 )
@@ -298,6 +299,12 @@ def test_an_encoder_of_another_view_is_refused(make_codec: MakeCodec) -> None:
     for metadata in ({"view": "{}"}, {"schema": "adacompress.engine/1"}, {"shape": "[3, 4]"}):
         with pytest.raises(EngineError, match="encoder says"):
             FeatureCodec.open(by_role(make_codec(metadata=metadata)))
+
+
+def test_metadata_that_is_no_text_is_refused(make_codec: MakeCodec) -> None:
+    encoder = make_codec()["encoder.onnx"].replace(b'"side"', b'"\xffide"')
+    with pytest.raises(EngineError, match="no text"):
+        FeatureCodec.open(_with(make_codec(), "encoder.onnx", encoder))
 
 
 def test_the_int8_form_is_taken_if_it_is_the_one_that_passed(

@@ -136,6 +136,25 @@ def test_a_tail_that_names_other_classes_than_it_has_is_refused(
         Whole(_renamed(files["classifier.onnx"]), FeatureCodec.open(folder).view)
 
 
+def test_the_number_of_pictures_has_to_be_open_but_needs_no_name(
+    make_codec: MakeCodec, tmp_path: Path
+) -> None:
+    files = make_codec()
+    for size, fits in ((None, True), (1, False)):
+        model = onnx.load_model_from_string(files["tail.onnx"])
+        for value in (*model.graph.input, *model.graph.output):
+            first = value.type.tensor_type.shape.dim[0]
+            first.Clear()
+            if size is not None:
+                first.dim_value = size
+        folder = written({**files, "tail.onnx": model.SerializeToString()}, tmp_path)
+        if fits:
+            assert len(Tail.open(folder).names) == 6
+            continue
+        with pytest.raises(EngineError, match="open number"):
+            Tail.open(folder)
+
+
 def _renamed(data: bytes) -> bytes:
     model = onnx.load_model_from_string(data)
     onnx.helper.set_model_props(model, {"adacompress.names": json.dumps(["cat", "dog"])})

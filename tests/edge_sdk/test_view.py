@@ -84,6 +84,7 @@ def test_fields_of_a_later_version_are_ignored() -> None:
         {"side": 8, "resized": "8"},
         {"side": 8, "resized": True},
         {"side": 8, "resized": 8, "filter": "nearest"},
+        {"side": 8, "resized": 8, "filter": ["bicubic"]},
         {"side": 8, "resized": 8, "squeezed": 1},
         {"side": 8},
         {"side": None, "resized": 8},

@@ -18,6 +18,7 @@ import onnx
 import pytest
 from PIL import Image
 
+from edge_sdk.agreement import Agreement
 from edge_sdk.codec import encode, load
 from edge_sdk.featurecodec import FeatureCodec
 from edge_sdk.featurecodec.artefact import FILES
@@ -299,6 +300,22 @@ def test_int8_that_gains_nothing_or_was_not_proved_is_refused(folder: Path) -> N
         with_int8(codec, views(), clock=ticking(0.01, 0.01))
     with pytest.raises(GateFailed, match="3 photo"):
         with_int8(codec, views(3))
+
+
+def test_int8_is_proved_on_photos_that_took_no_part(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec, seen = CodecFiles.open(folder), []
+
+    def compared(*pair: Any) -> Agreement:
+        seen.append(pair)
+        # The search's photos come first, all of them in INT8: 6 of 3 rates.
+        return Agreement(*[float(len(seen) <= 6 * 3)] * 4)
+
+    monkeypatch.setattr("export.codec_int8.compare", compared)
+    with pytest.raises(GateFailed, match=r"0\.0% of 18 answers"):
+        with_int8(codec, views(), clock=ticking(0.03, 0.01))
+    assert len(seen) == 2 * 6 * 3
 
 
 def test_int8_that_changes_answers_is_refused_with_its_exit_code(

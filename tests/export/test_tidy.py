@@ -16,7 +16,7 @@ from edge_sdk.engine import OnnxEngine
 from edge_sdk.ladder import PAPER
 from export.fuse import fuse
 from export.run import TrainingRun
-from export.tidy import fold_division, folded, initializers, merge_twins, with_batch
+from export.tidy import fold_division, initializers, merge_twins, with_batch
 from model_store.errors import UsageError
 
 Pictures = Callable[..., NDArray[np.uint8]]
@@ -54,10 +54,10 @@ def test_a_division_goes_into_the_weights_border_included() -> None:
         },
         [1, 3, 6, 6],
     )
-    short, x = fold_division(model), rng.normal(size=(1, 3, 6, 6)).astype(np.float32)
-    assert [node.op_type for node in short.graph.node] == ["Conv"]
-    assert "std" not in initializers(short)
-    np.testing.assert_allclose(_run(short, x), _run(model, x), atol=1e-5)
+    folded, x = fold_division(model), rng.normal(size=(1, 3, 6, 6)).astype(np.float32)
+    assert [node.op_type for node in folded.graph.node] == ["Conv"]
+    assert "std" not in initializers(folded)
+    np.testing.assert_allclose(_run(folded, x), _run(model, x), atol=1e-5)
 
 
 @pytest.mark.parametrize("divisor", [np.full((1, 3, 6, 6), 2.0), np.full((1, 1, 1, 6), 2.0)])
@@ -119,28 +119,3 @@ def test_a_graph_for_one_picture_only_says_so() -> None:
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 8]))
     with pytest.raises(UsageError, match="cannot take 3 pictures"):
         with_batch(model, 3)
-
-
-def test_what_exporters_leave_behind_is_computed_once() -> None:
-    rng = np.random.default_rng(0)
-    nodes = [
-        helper.make_node("Shape", ["x"], ["shape"]),
-        helper.make_node("Gather", ["shape", "first"], ["count"]),
-        helper.make_node("ConstantOfShape", ["eight"], ["none"]),
-        helper.make_node("Concat", ["none_i", "edge"], ["pads"], axis=0),
-        helper.make_node("Pad", ["x", "pads"], ["wide"]),
-        helper.make_node("Conv", ["wide", "w"], ["c"], name="c"),
-        helper.make_node("Concat", ["count", "rest"], ["wanted"], axis=0),
-        helper.make_node("Reshape", ["c", "wanted"], ["y"]),
-    ]
-    nodes.insert(3, helper.make_node("Cast", ["none"], ["none_i"], to=TensorProto.INT64))
-    model = _model(nodes, {"w": rng.normal(size=(4, 3, 3, 3))}, [1, 3, 5, 5])
-    numbers = {"first": [0], "eight": [6], "edge": [1, 1], "rest": [-1]}
-    for name, value in numbers.items():
-        model.graph.initializer.append(numpy_helper.from_array(np.array(value), name))
-
-    short, x = folded(model), rng.normal(size=(1, 3, 5, 5)).astype(np.float32)
-
-    assert [node.op_type for node in short.graph.node] == ["Conv", "Reshape"]
-    assert [entry.domain for entry in short.opset_import] == [""]
-    np.testing.assert_array_equal(_run(short, x), _run(model, x))

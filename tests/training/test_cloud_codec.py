@@ -23,8 +23,9 @@ from training.cloud import command
 from training.cloud.coded import open_codec
 from training.cloud.lineup import Renamed
 from training.cloud.local import LocalBackend, register_local
-from training.cloud.models import codecs_of
+from training.cloud.models import OnnxModel, codecs_of
 from training.cloud.server import CloudServer
+from training.cloud.zoo import Entry
 
 MakeCodec = Callable[..., dict[str, bytes]]
 
@@ -172,6 +173,25 @@ def test_a_codec_without_its_classifier_is_told_what_is_missing(
     (folder / "classifier.onnx").unlink()
     with pytest.raises(UsageError, match=r"'mine'.*classifier\.onnx"):
         open_codec(folder)
+
+
+def test_a_model_of_the_zoo_needs_no_file_but_the_same_weights(
+    make_codec: MakeCodec, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo = OnnxModel(
+        "squeezenet", "squeezenet@1", Entry(input=FeatureCodec.open(folder).view),
+        folder / "classifier.onnx",
+    )  # fmt: skip
+    monkeypatch.setattr("training.cloud.coded.open_model", lambda name: zoo)
+    for version, fits in ((None, True), ("squeezenet@1", True), ("squeezenet@2", False)):
+        stated = {"classifier": {"name": "squeezenet", "version": version}}
+        bare = written(make_codec(document=stated), tmp_path / "codec")
+        (bare / "classifier.onnx").unlink()
+        if fits:
+            assert open_codec(bare).version == "squeezenet@1"
+            continue
+        with pytest.raises(UsageError, match=r"for squeezenet@2, .* squeezenet@1"):
+            open_codec(bare)
 
 
 def test_a_classifier_with_other_names_is_refused(make_codec: MakeCodec, tmp_path: Path) -> None:

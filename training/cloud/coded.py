@@ -95,4 +95,10 @@ def _classifier(folder: Path, artefact: Artefact) -> OnnxModel:
             f"The codec in {folder} is for the classifier {name!r}, which is not there: put its "
             f"{CLASSIFIER} beside it, so that references can be answered."
         )
-    return open_model(name)
+    model = open_model(name)
+    if version not in (name, model.version):
+        raise UsageError(
+            f"The codec in {folder} is for {version}, but the weights here are {model.version}; "
+            "train the codec again, or install the other weights."
+        )
+    return model

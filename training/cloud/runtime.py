@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.classes import NAMES_KEY, class_names
+from edge_sdk.engine import metadata_of
 from model_store.errors import EnvironmentMissing
 
 __all__ = ["NAMES_KEY", "Runtime"]
@@ -23,7 +24,7 @@ class Runtime:
 
     def __init__(self, onnx: Path) -> None:
         self._session = _session(onnx)
-        self.names = class_names(self._session.get_modelmeta().custom_metadata_map)
+        self.names = class_names(metadata_of(self._session))
 
     def run(self, pictures: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
         """Return the outputs for pictures (N, S, S, 3); each has N as its first axis."""
