@@ -126,7 +126,8 @@ def _chosen(document: Json) -> str:
     said = table("Chosen rates", ("target", "bytes", "agreement", "rates"), rows)
     count = document["photos"]["test"]["photos"]
     return (
-        f'{said}<p class="note">Chosen on the calibration photos, measured on {count} others.</p>'
+        f'{said}<p class="note">Chosen on the calibration photos and on crops of them, which are '
+        f"harder; measured on {count} whole photos.</p>"
     )
 
 

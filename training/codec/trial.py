@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from edge_sdk import codec
 from edge_sdk.codec import encode
@@ -18,12 +19,16 @@ from training.cloud.coded import open_codec
 from training.codec.artefact import amend
 from training.codec.measure import Labels, Measured, baselines, measure
 from training.codec.operate import Reached, bytes_at, choose, reach
+from training.photos import View, views
 from training.progress import Stages
 
 __all__ = ["TARGETS", "Trial", "measured"]
 
 #: Agreements that rates are chosen for.
 TARGETS = (0.9, 0.95, 0.97, 0.98, 0.99)
+
+#: Views of each calibration photo: the whole, then crops.
+_VIEWS = 3
 
 #: Timed runs of the device side and of encoding a reference; the median counts.
 _TIMED = 15
@@ -60,22 +65,34 @@ def measured(
     test: Sequence[Path],
     history: Sequence[Mapping[str, Any]],
     stages: Stages,
+    *,
+    seed: int,
 ) -> Trial:
-    """Measure a codec, and note in its ``codec.json`` what its rates did on calibration photos."""
+    """Measure a codec, and note in its ``codec.json`` what its rates did on calibration photos.
+
+    Rates are chosen on the whole photos and on crops of them, which are harder: a hundred photos
+    alone tell too little, and erring towards more bytes keeps the promise.
+    """
     coder, service = FeatureCodec.open(folder), open_codec(folder)
-    wanted: dict[Path, Labels] = {}
+    asides = views(calibration, _VIEWS, long_side=None, seed=seed)
+    tests = views(test, 1, long_side=None, seed=seed)
+    labels: dict[View, Labels] = {}
     sizes: list[int] = []
-    with stages.stage("asking about references", len(calibration) + len(test)) as step:
-        for path in (*calibration, *test):
-            jpeg = encode(codec.load(path).image, REFERENCE)
-            wanted[path] = service.answer(jpeg)
+    with stages.stage("asking about references", len(asides) + len(tests)) as step:
+        for one in (*asides, *tests):
+            jpeg = encode(one.open(), REFERENCE)
+            labels[one] = service.answer(jpeg)
             sizes.append(len(jpeg))
             step(1)
-    with stages.stage("sending features", len(calibration) + len(test)) as step:
-        aside = measure(calibration, coder, service, wanted, step)
-        own = measure(test, coder, service, wanted, step)
+
+    def pictures(some: Sequence[View]) -> Iterator[tuple[Image.Image, Labels]]:
+        return ((one.open(), labels[one]) for one in some)
+
+    with stages.stage("sending features", len(asides) + len(tests)) as step:
+        aside = measure(pictures(asides), coder, service, step)
+        own = measure(pictures(tests), coder, service, step)
     with stages.stage("sending pictures instead", len(test)) as step:
-        curves = {"features": own, **baselines(test, service, coder.view, wanted, step)}
+        curves = {"features": own, **baselines(pictures(tests), service, coder.view, step)}
     amend(folder, {"calibration": _figures(aside)})
     choices = {target: choose(aside, target) for target in TARGETS}
     return Trial(
@@ -90,7 +107,7 @@ def measured(
             kind: {target: bytes_at(one, target) for target in TARGETS}
             for kind, one in curves.items()
         },
-        reference_bytes=float(np.mean(sizes[len(calibration) :])),
+        reference_bytes=float(np.mean(sizes[len(asides) :])),
         device=_times(coder, test[0]),
         history=history,
     )
