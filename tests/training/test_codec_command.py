@@ -121,7 +121,7 @@ def test_a_codec_for_an_own_file_comes_out_and_answers(
     document = json.loads((folder / "codec.json").read_text())
     assert document["cut"] == "middle"
     assert document["entropy"] == entropy
-    assert [one["n"] for one in document["calibration"]] == [10, 10]
+    assert [one["n"] for one in document["calibration"]] == [20, 20]
     page = (tmp_path / "run" / "report.html").read_text()
     assert "a feature codec" in page
     assert "<svg" in page

@@ -168,9 +168,11 @@ def open_classifier(
         )
     model = _pixels(_loaded(path), path, mean, deviation)
     side = _side(model, path)
+    # A codec finds a local model by its name, and a file of that name is not that model.
+    name = f"{path.stem}-file" if path.stem in MODELS else path.stem
     return _opened(
-        path.stem,
-        f"{path.stem}@{sha256_file(path)[:8]}",
+        name,
+        f"{name}@{sha256_file(path)[:8]}",
         model,
         view or View(side=side, resized=round(side * 8 / 7)),
     )

@@ -115,7 +115,8 @@ def run(plan: Plan, paths: Sequence[Path], folder: Path, stages: Stages) -> Tria
     """
     parts = split(paths, plan.seed)
     work = _ours if plan.architecture is None else _torfason
-    return measured(folder, parts[1], parts[2], work(plan, parts, folder, stages), stages)
+    history = work(plan, parts, folder, stages)
+    return measured(folder, parts[1], parts[2], history, stages)
 
 
 def _ours(plan: Plan, parts: Parts, folder: Path, stages: Stages) -> History:

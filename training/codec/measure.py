@@ -8,15 +8,14 @@ of the answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from edge_sdk import codec
 from edge_sdk.agreement import compare
 from edge_sdk.backends.base import Label
 from edge_sdk.codec import Scales, encode
@@ -61,37 +60,34 @@ class Measured:
 
 
 def measure(
-    paths: Sequence[Path],
+    pictures: Iterable[tuple[Image.Image, Labels]],
     coder: FeatureCodec,
     service: Answers,
-    wanted: Mapping[Path, Labels],
     step: Callable[[int], object] = lambda count: None,
 ) -> Measured:
-    """Send every photo at every rate.
+    """Send every picture at every rate.
 
     Args:
-        paths: photos that nothing was learnt from.
+        pictures: that nothing was learnt from, with the service's labels for their references.
         coder: the device side.
         service: answers streams and pictures.
-        wanted: the service's labels for the references.
-        step: told the photos done.
+        step: told the pictures done.
     """
     sizes, agreed = [], []
-    for path in paths:
-        integers = coder.integers(codec.load(path).image)
+    for image, wanted in pictures:
+        integers = coder.integers(image)
         streams = [coder.encode(integers, rate) for rate in range(coder.rates)]
         sizes.append([len(stream) for stream in streams])
-        agreed.append([_agrees(wanted[path], service.answer(stream)) for stream in streams])
+        agreed.append([_agrees(wanted, service.answer(stream)) for stream in streams])
         step(1)
     names = tuple(f"rate {rate}" for rate in range(coder.rates))
     return Measured(names, np.array(sizes, float), np.array(agreed, float))
 
 
 def baselines(
-    paths: Sequence[Path],
+    pictures: Iterable[tuple[Image.Image, Labels]],
     service: Answers,
     view: View,
-    wanted: Mapping[Path, Labels],
     step: Callable[[int], object] = lambda count: None,
 ) -> dict[str, Measured]:
     """Send pictures instead: JPEG and WebP of whole frames, scaled frames, the service's own crop.
@@ -101,11 +97,11 @@ def baselines(
     """
     kinds = _rungs(view)
     rows: dict[str, list[tuple[list[int], list[float]]]] = {kind: [] for kind in kinds}
-    for path in paths:
-        scales = Scales(codec.load(path).image)
+    for image, wanted in pictures:
+        scales = Scales(image)
         for kind, rungs in kinds.items():
             files = [encode(scales, rung) for rung in rungs]
-            agreed = [_agrees(wanted[path], service.answer(data)) for data in files]
+            agreed = [_agrees(wanted, service.answer(data)) for data in files]
             rows[kind].append(([len(data) for data in files], agreed))
         step(1)
     return {

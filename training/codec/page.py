@@ -126,7 +126,8 @@ def _chosen(document: Json) -> str:
     said = table("Chosen rates", ("target", "bytes", "agreement", "rates"), rows)
     count = document["photos"]["test"]["photos"]
     return (
-        f'{said}<p class="note">Chosen on the calibration photos, measured on {count} others.</p>'
+        f'{said}<p class="note">Chosen with a standard error to spare on the calibration photos '
+        f"and their mirror images, measured on {count} others.</p>"
     )
 
 

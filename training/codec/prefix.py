@@ -83,15 +83,14 @@ def prefix_of(text: str, cut: Cut) -> Front:
     side = cut.whole.view.side
     wanted = cut.place.shape[1:]
     fitting = _fitting(side, wanted)
-    if blocks is None and fitting:
+    if blocks is None:
         # Early maps of one size tell another network's better than late ones, and cost less.
-        blocks = fitting[:2][-1]
+        blocks = fitting[:2][-1] if fitting else 0
     if blocks not in fitting:
         raise UsageError(
             f"MobileNetV2's maps after {blocks} blocks are not {wanted[0]} x {wanted[1]} as the "
             f"cut's {cut.place.name!r}; those after {fitting or 'no number of'} blocks are."
         )
-    assert blocks is not None
     module = _Maps(load_prefix(cut=blocks, side=side)).eval()
     model = prefix_onnx(module, side)
     with torch.inference_mode():

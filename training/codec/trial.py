@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from edge_sdk import codec
 from edge_sdk.codec import encode
@@ -18,6 +19,7 @@ from training.cloud.coded import open_codec
 from training.codec.artefact import amend
 from training.codec.measure import Labels, Measured, baselines, measure
 from training.codec.operate import Reached, bytes_at, choose, reach
+from training.photos import View
 from training.progress import Stages
 
 __all__ = ["TARGETS", "Trial", "measured"]
@@ -61,21 +63,31 @@ def measured(
     history: Sequence[Mapping[str, Any]],
     stages: Stages,
 ) -> Trial:
-    """Measure a codec, and note in its ``codec.json`` what its rates did on calibration photos."""
+    """Measure a codec, and note in its ``codec.json`` what its rates did on calibration photos.
+
+    Those are sent as they are and mirrored, which tells a little more and is no harder.
+    """
     coder, service = FeatureCodec.open(folder), open_codec(folder)
-    wanted: dict[Path, Labels] = {}
+    tests = [View(path) for path in test]
+    asides = [View(path) for path in calibration]
+    asides += [one.through(_mirrored, 0) for one in asides]
+    labels: dict[View, Labels] = {}
     sizes: list[int] = []
-    with stages.stage("asking about references", len(calibration) + len(test)) as step:
-        for path in (*calibration, *test):
-            jpeg = encode(codec.load(path).image, REFERENCE)
-            wanted[path] = service.answer(jpeg)
+    with stages.stage("asking about references", len(asides) + len(tests)) as step:
+        for one in (*asides, *tests):
+            jpeg = encode(one.open(), REFERENCE)
+            labels[one] = service.answer(jpeg)
             sizes.append(len(jpeg))
             step(1)
-    with stages.stage("sending features", len(calibration) + len(test)) as step:
-        aside = measure(calibration, coder, service, wanted, step)
-        own = measure(test, coder, service, wanted, step)
+
+    def pictures(some: Sequence[View]) -> Iterator[tuple[Image.Image, Labels]]:
+        return ((one.open(), labels[one]) for one in some)
+
+    with stages.stage("sending features", len(asides) + len(tests)) as step:
+        aside = measure(pictures(asides), coder, service, step)
+        own = measure(pictures(tests), coder, service, step)
     with stages.stage("sending pictures instead", len(test)) as step:
-        curves = {"features": own, **baselines(test, service, coder.view, wanted, step)}
+        curves = {"features": own, **baselines(pictures(tests), service, coder.view, step)}
     amend(folder, {"calibration": _figures(aside)})
     choices = {target: choose(aside, target) for target in TARGETS}
     return Trial(
@@ -90,10 +102,14 @@ def measured(
             kind: {target: bytes_at(one, target) for target in TARGETS}
             for kind, one in curves.items()
         },
-        reference_bytes=float(np.mean(sizes[len(calibration) :])),
+        reference_bytes=float(np.mean(sizes[len(asides) :])),
         device=_times(coder, test[0]),
         history=history,
     )
+
+
+def _mirrored(image: Image.Image, _: int) -> Image.Image:
+    return ImageOps.mirror(image)
 
 
 def _figures(aside: Measured) -> list[dict[str, float]]:
