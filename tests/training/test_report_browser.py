@@ -37,6 +37,8 @@ from training.measure.failures import Failure, Failures, Shown
 from training.measure.report import PhotoSet, Report, agent_curve, fixed_curve, rung_shares
 from training.measure.uploads import uploads_of
 from training.measure.verdict import judge
+from training.reproduce.exhibit import Exhibit
+from training.reproduce.page import page as reproduction
 
 pytest.importorskip("matplotlib")
 
@@ -357,6 +359,26 @@ def test_the_report_of_a_fit_fits_a_phone_without_an_error(
     assert browser.evaluate("innerWidth") == PHONE[0]
     assert not sideways(browser)
     assert browser.complaints == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_of_a_reproduction_fits_a_phone_without_an_error(
+    browser: Browser, tmp_path: Path, dark: bool
+) -> None:
+    svg = '<svg viewBox="0 0 900 300" width="900"><rect width="900" height="300"/></svg>'
+    wide = {f"column {number}": "a sentence that goes on and on" for number in range(7)}
+    exhibits = [
+        Exhibit(name="headline", title="Here & there", caption="words " * 60, rows=[wide] * 3),
+        Exhibit(name="figure5", title="Rungs", caption="seed 0", rows=[{"n": 1}], svg=svg),
+    ]
+    page = tmp_path / "reproduction.html"
+    page.write_text(reproduction([*exhibits], [("The loop", svg)]), encoding="utf-8")
+    browser.show(PHONE, dark=dark)
+    browser.open(page.as_uri())
+    assert browser.evaluate("innerWidth") == PHONE[0]
+    assert not sideways(browser)
+    assert browser.complaints == []
+    assert (browser.picture()[0, 0].mean() < 60) == dark
 
 
 def test_calculator_says_what_the_page_says_without_it_and_then_computes(
