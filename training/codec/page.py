@@ -86,7 +86,7 @@ def rate(document: Json, width: Width) -> str:
         shown = [one["agreement"] for one in document["rates"]]
         axes.set_ylim(max(0.0, min(*shown, 0.8) - 0.02), 1.005)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.legend(loc="lower right", fontsize=8)
+        axes.legend(loc="lower left", fontsize=8)
         return sheet.svg()
 
 
