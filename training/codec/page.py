@@ -56,6 +56,7 @@ def render(document: Json) -> str:
         f"{_beside(document)}"
         "<h2>Every rate</h2>"
         f"{_rates(document)}"
+        f"{_shown(document)}"
         f"<h2>On the device</h2>{_device(document)}"
         "<h2>How to reproduce</h2>"
         f'<pre tabindex="0" role="region" aria-label="Command">{text(document["command"])}</pre>'
@@ -86,8 +87,14 @@ def rate(document: Json, width: Width) -> str:
         shown = [one["agreement"] for one in document["rates"]]
         axes.set_ylim(max(0.0, min(*shown, 0.8) - 0.02), 1.005)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if _told(value) else "")
         axes.legend(loc="lower left", fontsize=8)
         return sheet.svg()
+
+
+def _told(kilobytes: float) -> bool:
+    """Tell whether a tick between powers of ten gets a number: the 2s and the 5s."""
+    return f"{kilobytes:.0e}"[0] in "25"
 
 
 def _hull(settings: list[Any]) -> list[Any]:
@@ -162,6 +169,36 @@ def _rates(document: Json) -> str:
     )
     columns = ("rate", "bytes", "agreement", "bytes (calibration)", "agreement (calibration)")
     return table("Every rate", columns, rows)
+
+
+def _shown(document: Json) -> str:
+    """Return what is sent, made visible, if the codec has a viewer."""
+    if not document["shown"]:
+        return ""
+    rates = [f"rate {one['rate']}" for one in document["shown"][0]["sent"]]
+    rows = "".join(
+        f"<tr><td>{_picture(one['view'], 'what the classifier sees of a photo')}</td>"
+        + "".join(
+            f"<td>{_picture(sent['picture'], _told_by(sent))}<br>{sent['bytes']:,} bytes</td>"
+            for sent in one["sent"]
+        )
+        + "</tr>"
+        for one in document["shown"]
+    )
+    return (
+        f"<h2>What is sent, made visible</h2>"
+        f"{table('Photos and what streams tell of them', ('the service’s view', *rates), rows)}"
+        '<p class="note">Nobody needs these pictures: the tail answers from the features. They '
+        "show what a stream keeps.</p>"
+    )
+
+
+def _told_by(sent: Json) -> str:
+    return f"what rate {sent['rate']} tells of it"
+
+
+def _picture(address: str, said: str) -> str:
+    return f'<img src="{text(address)}" alt="{text(said)}" width="112">'
 
 
 def _device(document: Json) -> str:

@@ -68,6 +68,7 @@ class CodecReport:
             },
             "segmentation": codec.get("segmentation"),
             "history": list(trial.history),
+            "shown": list(trial.shown),
             "versions": codec["provenance"]["versions"],
             "timings_s": dict(self.timings_s),
         }

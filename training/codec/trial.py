@@ -14,11 +14,13 @@ from PIL import Image, ImageOps
 from edge_sdk import codec
 from edge_sdk.codec import encode
 from edge_sdk.featurecodec import Artefact, FeatureCodec
+from edge_sdk.featurecodec.tail import Tail
 from edge_sdk.ladder import REFERENCE
 from training.cloud.coded import open_codec
 from training.codec.artefact import amend
 from training.codec.measure import Labels, Measured, baselines, measure
 from training.codec.operate import Reached, bytes_at, choose, reach
+from training.codec.shown import glimpses
 from training.photos import View
 from training.progress import Stages
 
@@ -44,6 +46,7 @@ class Trial:
         reference_bytes: mean of the test photos' references.
         device: milliseconds of the device side and of encoding a reference, on one core.
         history: of learning.
+        shown: see ``training.codec.shown``.
     """
 
     document: Mapping[str, Any]
@@ -54,6 +57,7 @@ class Trial:
     reference_bytes: float
     device: Mapping[str, float]
     history: Sequence[Mapping[str, Any]]
+    shown: Sequence[Mapping[str, Any]] = ()
 
 
 def measured(
@@ -105,6 +109,7 @@ def measured(
         reference_bytes=float(np.mean(sizes[len(asides) :])),
         device=_times(coder, test[0]),
         history=history,
+        shown=glimpses(test, coder, Tail.open(folder)),
     )
 
 
