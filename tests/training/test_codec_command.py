@@ -147,6 +147,9 @@ def test_a_float_input_is_brought_to_pixels_a_tail_learns_and_a_viewer_shows(
     assert device.view.resized == 36
     integers = device.integers(codec.load(photos / "01.png").image)
     assert tail.show(device.encode(integers, 0)).ndim == 3
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "What is sent, made visible" in page
+    assert page.count("what the classifier sees of a photo") == 3
 
 
 def test_masks_make_a_segmentation_head(
