@@ -100,6 +100,11 @@ def test_a_process_ends_when_its_starter_is_killed() -> None:
                 assert client.recv(1) == b""  # either way the orphan hangs up
 
 
+def _attentive() -> None:
+    """Undo what a shell does to a job in the background: it is started deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize(
     ("told", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"]
 )
@@ -108,6 +113,7 @@ def test_the_command_says_when_it_is_ready_and_obeys_signals(
 ) -> None:
     with subprocess.Popen(
         [*COMMAND, "--model", "stub", "--port", "0"],
+        preexec_fn=_attentive,
         cwd=ROOT,
         stdin=subprocess.DEVNULL,  # its end means nothing: a service manager gives this one
         stdout=subprocess.PIPE,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import zlib
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -32,9 +31,12 @@ jsonschema = pytest.importorskip("jsonschema")
 LADDER = (Rung(10, scale=0.5), Rung(25), Rung(75))
 PICTURES = 6
 
+#: Mean of a picture's strongest colour below which the service wavers: half of the pictures.
+DARK = 94.0
+
 
 class Service:
-    """Names the most of three colours, and wavers where the file is coarse."""
+    """Names the most of three colours, and wavers where the file is coarse and the scene dark."""
 
     capabilities = Capabilities(max_bytes=1 << 20, min_side=8, max_side=4096, price_usd=0.001)
     name = "fake://host"
@@ -45,7 +47,7 @@ class Service:
     def recognize(self, jpeg: bytes) -> Recognition:
         self.calls += 1
         means = np.asarray(Image.open(io.BytesIO(jpeg))).mean(axis=(0, 1))
-        wavers = len(jpeg) < 2_500 and zlib.crc32(jpeg) % 2
+        wavers = len(jpeg) < 2_500 and means.max() < DARK
         name = "unsure" if wavers else ("red", "green", "blue")[int(means.argmax())]
         return Recognition((Label(name, float(means.max() / 255)),), len(jpeg))
 
@@ -96,7 +98,7 @@ def _draft(model: bytes) -> Draft:
         signature={"inputs": tensors(graph.input), "outputs": tensors(graph.output)},
         preprocessing={"spec": SPEC, "sha256": spec_sha256()},
         reward={"alpha": 1.0, "beta": 0.0},
-        operating_points=[{"trade_off": 1.0, "target": 0.9}],
+        operating_points=[{"trade_off": 0.1, "target": 0.9}],
         backend={"name": "fake://host", "model_version": None, "min_score": 0.0},
         training={"fingerprint": "-", "photos": 1, "images": 1, "labels_bought": 1, "seed": 0},
         probe=probe.expectation(OnnxEngine(model)),

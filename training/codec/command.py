@@ -63,7 +63,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--entropy", choices=("context", "factorised"), default="context")
     parser.add_argument("--channels", type=int, metavar="C", help="of what is sent")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=int, default=400, metavar="N", help="default: 400")
+    length.add_argument("--steps", type=int, default=800, metavar="N", help="default: 800")
     length.add_argument("--minutes", type=float, metavar="M", help="about as many steps as fit")
     parser.add_argument(
         "--fine-tune-tail", action="store_true", help="let the tail's weights learn too"
