@@ -40,7 +40,7 @@ def test_the_sample_of_a_large_picture_is_close_to_the_plain_filter(photo: Image
     large = photo.resize((1600, 1200), Image.Resampling.BICUBIC)
     plain = large.resize((96, 96), Image.Resampling.BILINEAR)
     difference = np.abs(to_input(large, 96)[0].astype(int) - np.asarray(plain, int))
-    assert difference.mean() < 4.0
+    assert difference.mean() < 1.2
 
 
 def test_only_rgb_goes_in() -> None:
