@@ -116,11 +116,11 @@ def bills(log: Path) -> Counter[str]:
     return Counter(line["picture"] for line in lines(log) if line["billed"])
 
 
-def sockets() -> int:
-    """Sockets of this process, 0 where the system does not tell."""
+def sockets() -> set[str]:
+    """Sockets of this process by their inodes, none where the system does not tell."""
     folder = Path("/proc/self/fd")
     links = [one for one in folder.iterdir() if one.is_symlink()] if folder.is_dir() else []
-    return sum(str(link.readlink()).startswith("socket:") for link in links)
+    return {target for link in links if (target := str(link.readlink())).startswith("socket:")}
 
 
 # Faults.
@@ -172,7 +172,7 @@ def test_two_thousand_uploads_with_faults_are_each_answered_or_a_typed_error_and
     faults = {"5xx": 0.07, "reset": 0.07, "slow": 0.03, "malformed": 0.05}
     faults |= {"token": 0.03, "image": 0.05}
     shots = [Shot(number) for number in range(500)]
-    log, threads, open_sockets = tmp_path / "log.jsonl", threading.active_count(), sockets()
+    log, threads, open_sockets = tmp_path / "log.jsonl", set(threading.enumerate()), sockets()
     # A slow answer outlasts the deadline; what comes at all comes within it.
     policy = HttpPolicy(deadline_s=1.0, circuit_failures=999)
 
@@ -204,8 +204,9 @@ def test_two_thousand_uploads_with_faults_are_each_answered_or_a_typed_error_and
         assert kinds == {"BackendProtocol", "BackendRejected", "BackendUnavailable"}
     assert [len(table) for table in tables[2:]] == [len(shots)] * 2
     assert {line["what"] for line in lines(log)} > {f"fault:{one}" for one in faults}
-    assert threading.active_count() == threads
-    assert sockets() == open_sockets
+    assert set(threading.enumerate()) <= threads
+    # Sockets that earlier tests left to the garbage collection may go meanwhile; none may come.
+    assert sockets() <= open_sockets
 
 
 # Kills.
