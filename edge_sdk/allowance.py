@@ -4,7 +4,8 @@ Bytes: in no window of 1,000 pictures more than ``1 + slack`` times what the ref
 weighed. What was saved before does not count, for a window may begin anywhere; the debt is the
 largest excess of any run of pictures that ends now, and may reach ``slack`` times 1,000 pictures,
 trusted to weigh four fifths of those seen lately in the mean. Where a reference was not encoded its
-weight is unknown, and the upload is taken to have saved nothing.
+weight is unknown, and the upload is taken to have saved nothing; who is in debt had better weigh
+it.
 
 Calls: a cap in any 1,000 pictures, and a share of the pictures for what has no end: verifying and
 canaries.
@@ -47,6 +48,11 @@ class Allowance:
         self._debt = 0.0
         self._weights: deque[int] = deque(maxlen=_LATELY)
         self._sum = 0
+
+    @property
+    def in_debt(self) -> bool:
+        """Whether pictures cost more than their references: what others save is worth knowing."""
+        return self._slack is not None and self._debt > 0.0
 
     def affords(self, extra: int = 1, *, steady: bool = False) -> bool:
         """Tell whether the next picture may cost ``extra`` more calls than its own.

@@ -48,6 +48,7 @@ class Plan:
         caution: factor on the agent's trade-off.
         lossless: the reference may be sent in its smallest entropy coding.
         canary: a stored upload to ask about again, or None.
+        weigh: find out what the reference weighs, sent or not.
     """
 
     state: State
@@ -58,6 +59,7 @@ class Plan:
     caution: float = 1.0
     lossless: bool = False
     canary: Canary | None = None
+    weigh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,8 @@ class Errand:
             self._faults.note("link", error)
         if rung is not None and self._plan.task not in (Task.COMPRESSED, Task.REFERENCE):
             self._todo = partial(self._compare, packer, rung, served, answer)
+        elif self._plan.weigh:
+            self._todo = partial(self._weigh, packer, anyway=True)
         self._weigh(packer)
         return served, answer
 
@@ -219,11 +223,11 @@ class Errand:
             told = self._send_aside(parcel, "canary-upload", ())
             self.outcome.canary = None if told is None else told[1].labels
 
-    def _weigh(self, packer: Packer) -> None:
+    def _weigh(self, packer: Packer, *, anyway: bool = False) -> None:
         self.outcome.reference_at_least = packer.least_reference
-        if packer.known_reference is not None:
-            size = self._backend.wire_size(packer.known_reference)
-            self.outcome.reference_wire_bytes = size
+        known = packer.reference_jpeg if anyway else packer.known_reference
+        if known is not None:
+            self.outcome.reference_wire_bytes = self._backend.wire_size(known)
 
     def _decide(self, picture: Picture, packer: Packer) -> int | None:
         """Return the index of the chosen rung, moved to one that the service accepts."""

@@ -151,7 +151,14 @@ class Loop:
         if now.state is State.INFERENCE and self._allowance.affords(1, steady=True):
             canary = self._service.due(self._images)
         return Plan(
-            now.state, task, agent, draw, "", caution, lossless=not self._paper, canary=canary
+            now.state,
+            task,
+            agent,
+            draw,
+            caution=caution,
+            lossless=not self._paper,
+            canary=canary,
+            weigh=self._allowance.in_debt,
         )
 
     def finish(self, plan: Plan, outcome: Outcome) -> None:

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from edge_sdk.backends.base import Capabilities
 from edge_sdk.backends.limits import fits, media_type, takes
+from edge_sdk.bound import outweighs
 from edge_sdk.codec import Picture, Scales, Streams, encode, upload_size
 from edge_sdk.ladder import FULL, REFERENCE, Ladder
 from edge_sdk.rung import WEBP, Rung
@@ -195,11 +196,13 @@ class Packer:
 
         Then encoding that is spared: the same blocks, quantised as coarsely or more so, with
         Huffman tables that fit as well or better. Not so for scaled rungs: a mosaic whose tiles are
-        the codec's blocks loses by being resized. Next to the resizing itself, encoding the
-        reference costs little; next to a small square or to features it costs most.
+        the codec's blocks loses by being resized. There, strips of the reference tell.
         """
-        if rung.kind != REFERENCE.kind:
-            return size <= self.least_reference
         same = (rung.subsampling, rung.scale, rung.tables) == (REFERENCE.subsampling, 1.0, None)
         coarser = rung.quality <= REFERENCE.quality
-        return same and coarser and rung.entropy in ("plain", "optimized")
+        if rung.kind == REFERENCE.kind and same and coarser and rung.entropy != "progressive":
+            return True
+        if self.known_reference is not None or not self._fits(REFERENCE):
+            return False
+        most = self._capabilities.max_bytes
+        return size <= self.least_reference or outweighs(self._picture.image, size, most)

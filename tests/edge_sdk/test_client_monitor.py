@@ -101,6 +101,16 @@ def test_in_no_window_more_bytes_than_the_cap_even_while_adapting(device: Any) -
     assert client.stats().calls > 1270  # it explored all the same
 
 
+def test_what_is_saved_pays_for_checking_for_ever(device: Any) -> None:
+    """A rung of whole frames goes without encoding the reference, which checks have to repay."""
+    client, calls = client_of(device, max_extra_bytes=0.002, canaries=0), [0]
+    for _ in range(3):
+        for _ in range(250):
+            client.process(device.picture("day"))
+        calls.append(client.stats().calls)
+    assert (np.diff(calls) > 250).all()
+
+
 def test_a_retrained_agent_that_is_worse_is_taken_back(device: Any) -> None:
     client = client_of(device, retrain_after=10, labels=0.9, max_extra_calls=1000)
     for _ in range(40):
