@@ -3,8 +3,9 @@
 A machine's speed changes from minute to minute and its clock means nothing elsewhere. So no
 benchmark here reports milliseconds: in each of five rounds every piece of work and its yardstick
 (mostly one plain JPEG encode of the same picture at quality 75) run in turns, and what is told is
-the median over rounds of the ratio within a round. Times are of the calling thread's own CPU, which
-other processes on the machine disturb least.
+the median over rounds of the ratio within a round: of medians, or, where the work differs from
+picture to picture, of means over pictures. Times are of the calling thread's own CPU, which other
+processes on the machine disturb least.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,11 @@ SIZES = {
     "4000x3000": (4000, 3000),
 }
 
+#: Photographs that the mean is taken over.
+PHOTOS = 6
+
 Work = Callable[[], object]
+PictureWork = Callable[[Image.Image], object]
 Ratios = dict[str, float]
 
 _TABLE = pytest.StashKey[dict[str, dict[str, float]]]()
@@ -55,18 +61,39 @@ def in_turns(
         for piece in pieces.values():
             piece()
         repeats = max(3, min(15, int(ROUND_S / sum(map(_seconds, pieces.values())))))
-        rounds: list[Ratios] = []
-        benchmark.pedantic(
-            lambda: rounds.append(_one_round(pieces, repeats)), rounds=ROUNDS, iterations=1
-        )
-        ratios = {name: round(statistics.median(one[name] for one in rounds), 3) for name in work}
-        benchmark.extra_info["ratios"] = {column: ratios}
-        table = request.config.stash.setdefault(_TABLE, {})
-        for name, ratio in ratios.items():
-            table.setdefault(name, {})[column] = ratio
-        return ratios
+        return _told(benchmark, request, lambda: _one_round(pieces, repeats), column)
 
     return measure
+
+
+@pytest.fixture
+def over_pictures(
+    benchmark: Any, request: pytest.FixtureRequest, size: str, pictures: list[Image.Image]
+) -> Callable[[Mapping[str, PictureWork], PictureWork], Ratios]:
+    """Time work on every picture in turns with a yardstick; means go to table and JSON report."""
+
+    def measure(work: Mapping[str, PictureWork], yardstick: PictureWork) -> Ratios:
+        pieces = {"": yardstick, **work}
+        for piece in pieces.values():
+            piece(pictures[0])
+        return _told(benchmark, request, lambda: _one_round_over(pictures, pieces), size)
+
+    return measure
+
+
+def _told(
+    benchmark: Any, request: pytest.FixtureRequest, once: Callable[[], Ratios], column: str
+) -> Ratios:
+    rounds: list[Ratios] = []
+    benchmark.pedantic(lambda: rounds.append(once()), rounds=ROUNDS, iterations=1)
+    ratios = {
+        name: round(statistics.median(one[name] for one in rounds), 3) for name in rounds[0] if name
+    }
+    benchmark.extra_info["ratios"] = {column: ratios}
+    table = request.config.stash.setdefault(_TABLE, {})
+    for name, ratio in ratios.items():
+        table.setdefault(name, {})[column] = ratio
+    return ratios
 
 
 def _one_round(pieces: Mapping[str, Work], repeats: int) -> Ratios:
@@ -76,6 +103,14 @@ def _one_round(pieces: Mapping[str, Work], repeats: int) -> Ratios:
             times[name].append(_seconds(piece))
     yardstick = statistics.median(times[""])
     return {name: statistics.median(seconds) / yardstick for name, seconds in times.items()}
+
+
+def _one_round_over(pictures: list[Image.Image], pieces: Mapping[str, PictureWork]) -> Ratios:
+    times = dict.fromkeys(pieces, 0.0)
+    for picture in pictures:
+        for name, piece in pieces.items():
+            times[name] += _seconds(partial(piece, picture))
+    return {name: seconds / times[""] for name, seconds in times.items()}
 
 
 def _seconds(work: Work) -> float:
@@ -99,10 +134,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 @pytest.fixture(scope="module")
-def installed_photo() -> Path:
-    """A real photograph."""
+def installed_photos() -> list[Path]:
+    """Real photographs."""
     try:
-        return assets.photos("objects")[0]
+        return assets.photos("objects")[:PHOTOS]
     except EnvironmentMissing as error:
         pytest.skip(str(error))
 
@@ -114,9 +149,19 @@ def size(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def picture(size: str, installed_photo: Path) -> Image.Image:
-    """The photograph at that size."""
-    with Image.open(installed_photo) as photo:
+def pictures(size: str, installed_photos: list[Path]) -> list[Image.Image]:
+    """The photographs at that size."""
+    return [_resized(path, size) for path in installed_photos]
+
+
+@pytest.fixture
+def picture(size: str, installed_photos: list[Path]) -> Image.Image:
+    """One photograph at that size."""
+    return _resized(installed_photos[0], size)
+
+
+def _resized(path: Path, size: str) -> Image.Image:
+    with Image.open(path) as photo:
         return photo.convert("RGB").resize(SIZES[size], Image.Resampling.BICUBIC)
 
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -23,9 +23,10 @@ from edge_sdk import EdgeClient, EdgeConfig
 from edge_sdk.agent import Agent, load_agent
 from edge_sdk.backends.base import Capabilities, Label, Recognition
 from edge_sdk.behind import Inline
+from edge_sdk.bound import outweighs
 from edge_sdk.codec import Picture, encode, load
 from edge_sdk.engine import OnnxEngine
-from edge_sdk.ladder import FULL, REFERENCE
+from edge_sdk.ladder import FULL, REFERENCE, Rung
 from edge_sdk.parcel import Packer
 from edge_sdk.policy import OperatingPoint
 from edge_sdk.preprocess import SPEC, spec_sha256, to_input
@@ -38,12 +39,16 @@ from training.learn.backbone import backbone
 from training.learn.sizes import DEFAULT, SIZES, load_sized
 from training.learn.start import built_in
 
-InTurns = Callable[..., dict[str, float]]
+PictureWork = Callable[[Image.Image], object]
+OverPictures = Callable[[dict[str, PictureWork], PictureWork], dict[str, float]]
 
 CAPABILITIES = Capabilities(max_bytes=2**24, min_side=1, max_side=65500)
 
 #: λ at which the built-in heads look about as often as a certified agent does.
 TRADE_OFF = 8.0
+
+#: A rung that agents often choose.
+SCALED = next(rung for rung in FULL if rung.name == "q28@0.5")
 
 
 class Silent:
@@ -130,44 +135,52 @@ def opened(store: Store) -> Iterator[Callable[[int], EdgeClient]]:
 
 
 def test_device_path(
-    in_turns: InTurns,
-    size: str,
-    picture: Image.Image,
+    over_pictures: OverPictures,
+    pictures: list[Image.Image],
     engines: dict[str, OnnxEngine],
     agent: Agent,
     opened: Callable[[int], EdgeClient],
 ) -> None:
     """Pieces and whole, from pixels (a camera's frame) and from a JPEG file."""
-    file = _file(picture)
-    plain, probing = opened(0), opened(4)
+    files = {id(picture): _file(picture) for picture in pictures}
+    plain = opened(0)
 
-    def decision(engine: OnnxEngine) -> Callable[[], object]:
+    def decision(engine: OnnxEngine) -> PictureWork:
         own = Agent(id="", engine=engine, operating_point=OperatingPoint(trade_off=TRADE_OFF))
-        return lambda: own.decide(picture)
+        return own.decide
 
-    work: dict[str, Callable[[], object]] = {
-        "resize to 224": lambda: to_input(picture, 224),
-        "resize to 64": lambda: to_input(picture, 64),
+    def looking(looks: int) -> PictureWork:
+        point = replace(agent.operating_point, max_probes=looks)
+        own = replace(agent, operating_point=point)
+        return lambda one: own.decide(one, Packer(Picture(one), CAPABILITIES).candidate)
+
+    work: dict[str, PictureWork] = {
+        "resize to 224": lambda one: to_input(one, 224),
+        "resize to 64": lambda one: to_input(one, 64),
         **{f"decision, {name} engine": decision(engine) for name, engine in engines.items()},
-        "decision, up to 4 looks": lambda: agent.decide(
-            picture, Packer(Picture(picture), CAPABILITIES).candidate
-        ),
-        "process, no looks": lambda: plain.process(picture),
-        "process, up to 4 looks": lambda: probing.process(picture),
-        "load of a JPEG file": lambda: load(file),
-        "process of a JPEG file, no looks": lambda: plain.process(file),
+        "decision, one look": looking(1),
+        "decision, up to 4 looks": looking(4),
+        "process, no looks": plain.process,
+        "process, one look": opened(1).process,
+        "process, up to 4 looks": opened(4).process,
+        "load of a JPEG file": lambda one: load(files[id(one)]),
+        "process of a JPEG file, no looks": lambda one: plain.process(files[id(one)]),
     }
-    ratios = in_turns(work, lambda: encode(picture, REFERENCE), size)
+    ratios = over_pictures(work, lambda one: encode(one, REFERENCE))
     assert all(ratio > 0.0 for ratio in ratios.values())
 
 
-def test_rungs(in_turns: InTurns, size: str, picture: Image.Image) -> None:
-    work = {f"encode {rung.name}": _encode(picture, rung) for rung in FULL}
-    assert in_turns(work, lambda: encode(picture, REFERENCE), size)
+def test_rungs(over_pictures: OverPictures, pictures: list[Image.Image]) -> None:
+    sizes = {id(one): len(encode(one, SCALED)) for one in pictures}
+    work = {f"encode {rung.name}": _encode(rung) for rung in FULL}
+    work[f"prove the reference larger than {SCALED.name}"] = lambda one: outweighs(
+        one, sizes[id(one)]
+    )
+    assert over_pictures(work, lambda one: encode(one, REFERENCE))
 
 
-def _encode(picture: Image.Image, rung: Any) -> Callable[[], object]:
-    return lambda: encode(picture, rung)
+def _encode(rung: Rung) -> PictureWork:
+    return lambda one: encode(one, rung)
 
 
 def _file(picture: Image.Image) -> bytes:
