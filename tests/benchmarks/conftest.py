@@ -60,13 +60,29 @@ def in_turns(
             lambda: rounds.append(_one_round(pieces, repeats)), rounds=ROUNDS, iterations=1
         )
         ratios = {name: round(statistics.median(one[name] for one in rounds), 3) for name in work}
-        benchmark.extra_info["ratios"] = {column: ratios}
-        table = request.config.stash.setdefault(_TABLE, {})
-        for name, ratio in ratios.items():
-            table.setdefault(name, {})[column] = ratio
+        _tell(benchmark, request.config, ratios, column)
         return ratios
 
     return measure
+
+
+@pytest.fixture
+def in_bytes(benchmark: Any, request: pytest.FixtureRequest) -> Callable[[Work, str], Ratios]:
+    """Tell ratios that are counted, not timed; they go where those of ``in_turns`` go."""
+
+    def count(counted: Work, column: str) -> Ratios:
+        ratios: Ratios = benchmark.pedantic(counted, rounds=1, iterations=1)
+        _tell(benchmark, request.config, ratios, column)
+        return ratios
+
+    return count
+
+
+def _tell(benchmark: Any, config: pytest.Config, ratios: Ratios, column: str) -> None:
+    benchmark.extra_info["ratios"] = {column: ratios}
+    table = config.stash.setdefault(_TABLE, {})
+    for name, ratio in ratios.items():
+        table.setdefault(name, {})[column] = ratio
 
 
 def _one_round(pieces: Mapping[str, Work], repeats: int) -> Ratios:
