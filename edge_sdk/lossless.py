@@ -11,12 +11,11 @@ sources that are uploaded as they are do not go through it.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable
 
 from model_store.errors import EnvironmentMissing
 
-__all__ = ["PACKAGE", "Recode", "open_pass", "version"]
+__all__ = ["PACKAGE", "Recode", "open_pass"]
 
 PACKAGE = "mozjpeg-lossless-optimization"
 
@@ -50,11 +49,3 @@ def open_pass() -> Recode:
         return min(file, recoded, key=len)
 
     return recode
-
-
-def version() -> str | None:
-    """Return the version of the package that is installed, or None."""
-    try:
-        return importlib.metadata.version(PACKAGE)
-    except importlib.metadata.PackageNotFoundError:
-        return None
