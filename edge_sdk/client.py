@@ -22,7 +22,7 @@ from typing import Self
 
 import numpy as np
 
-from edge_sdk import codec, opening
+from edge_sdk import codec, lossless, opening
 from edge_sdk.aside import AsideRetrainer
 from edge_sdk.backends.base import Recognition
 from edge_sdk.behind import Behind, Worker
@@ -74,8 +74,9 @@ class EdgeClient:
         before_upload, on_result, on_drop, on_state_change, on_swap: see ``edge_sdk.hooks.Hooks``.
 
     Raises:
-        UsageError, EnvironmentMissing: the backend cannot be opened. An empty or broken store is
-            no error: the client serves at the reference, and its stats say so.
+        UsageError, EnvironmentMissing: the backend cannot be opened, or the package of the
+            lossless pass is not there. An empty or broken store is no error: the client serves at
+            the reference, and its stats say so.
     """
 
     def __init__(
@@ -245,6 +246,7 @@ class EdgeClient:
         self._faults = self._tally.faults
         self._link = Link()
         self._gate = None if config.gate is None else FrameGate(config.gate)
+        self._recode = lossless.open_pass() if config.lossless_pass else None
         self._lock = threading.RLock()  # around the loop and the generator; a hook may come back
         self._loop_ended = False  # guarded by _lock
         self._rng = given.rng or np.random.default_rng(config.seed)  # guarded by _lock
@@ -310,6 +312,7 @@ class EdgeClient:
             link=self._link,
             link_aware=self._config.link_aware,
             gate=self._gate,
+            recode=self._recode,
         )
         outcome = errand.outcome
         outcome.milliseconds["load"] = (loaded - begun) * 1000.0

@@ -13,10 +13,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from edge_sdk.engine import PROVIDERS, open_session
+from edge_sdk.featurecodec import rangecoder
 from edge_sdk.gpu import visible_gpu
+from edge_sdk.lossless import PACKAGE, open_pass
 from edge_sdk.preprocess import spec_sha256
 from model_store.compat import ENGINES, Runtime, check, check_runtime
-from model_store.errors import AdaCompressError
+from model_store.errors import AdaCompressError, EnvironmentMissing
 
 if TYPE_CHECKING:
     from model_store import Manifest
@@ -46,8 +48,9 @@ def examine(wanted: str = "cpu", manifest: Manifest | None = None) -> dict[str, 
     Returns:
         A JSON-ready report: ``versions`` (None for what is not installed), the provider ``wanted``,
         the ``providers`` that are offered, the one ``got`` by a session or None, ``opset_max``,
-        ``gpu``, what would be ``used``, the ``agent``, ``reasons`` why not, ``warnings``, ``ok``,
-        and the ``verdict``.
+        ``gpu``, what would be ``used``, the JPEG ``encoder``, what does the ``lossless_pass``
+        or None, the ``agent`` and its ``codecs`` of features (``id`` and ``runtime``), ``reasons``
+        why not, ``warnings``, ``ok``, and the ``verdict``.
     """
     runtime, trouble = _runtime(wanted)
     got, failed = _trial(wanted, runtime)
@@ -64,7 +67,10 @@ def examine(wanted: str = "cpu", manifest: Manifest | None = None) -> dict[str, 
         "opset_max": runtime.opset_max,
         "gpu": runtime.gpu,
         "used": f"ONNX Runtime on {got}" if got else "nothing: the reference is sent",
+        "encoder": _encoder(runtime.versions),
+        "lossless_pass": _lossless_pass(),
         "agent": manifest.id if manifest else None,
+        "codecs": _codecs(manifest) if manifest else [],
         "reasons": list(reasons),
         "warnings": [*trouble, *_warnings(runtime.versions)],
         "ok": ok,
@@ -83,8 +89,12 @@ def rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "provider got", report["got"] or "none"
     yield "ONNX operators up to", str(report["opset_max"] or "not known")
     yield "would be used", report["used"]
+    yield "JPEG encoder", report["encoder"]
+    yield "lossless pass", report["lossless_pass"] or "none; `pip install 'adacompress[mozjpeg]'`"
     if report["agent"]:
         yield "agent", report["agent"]
+    for codec in report["codecs"]:
+        yield "codec", f"{codec['id']}, runtime {codec['runtime']}"
     for warning in report["warnings"]:
         yield "warning", warning
     yield "verdict", report["verdict"]
@@ -142,6 +152,24 @@ def _warnings(versions: Mapping[str, str | None]) -> Iterator[str]:
         yield "TensorRT is here, but engines are loaded with ONNX Runtime; it is needed as well."
     if not versions["libjpeg-turbo"]:
         yield "Pillow is built without libjpeg-turbo: encoding is several times slower."
+
+
+def _encoder(versions: Mapping[str, str | None]) -> str:
+    turbo = versions["libjpeg-turbo"]
+    return f"Pillow {versions['pillow']}, {f'libjpeg-turbo {turbo}' if turbo else 'libjpeg'}"
+
+
+def _lossless_pass() -> str | None:
+    try:
+        open_pass()
+    except EnvironmentMissing:
+        return None
+    return f"{PACKAGE} {_version(PACKAGE)}"
+
+
+def _codecs(manifest: Manifest) -> list[dict[str, str]]:
+    found = {rung["codec"]: None for rung in manifest.ladder if rung.get("codec")}
+    return [{"id": name, "runtime": rangecoder.runtime()} for name in found]
 
 
 def _version(package: str) -> str | None:

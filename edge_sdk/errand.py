@@ -24,6 +24,7 @@ from edge_sdk.gate import FrameGate
 from edge_sdk.hooks import Hooks, Upload
 from edge_sdk.ladder import REFERENCE, Ladder, Rung
 from edge_sdk.link import Link
+from edge_sdk.lossless import Recode
 from edge_sdk.parcel import Packer, Parcel
 from edge_sdk.policy import choose
 from edge_sdk.states import State, Task
@@ -124,6 +125,7 @@ class Errand:
         link: what is known of the uplink.
         link_aware: decide only where that gains time.
         gate: passes over frames that did not change, or None.
+        recode: makes files smaller and leaves their pixels, or None.
     """
 
     def __init__(
@@ -139,6 +141,7 @@ class Errand:
         link: Link | None = None,
         link_aware: bool = False,
         gate: FrameGate | None = None,
+        recode: Recode | None = None,
     ) -> None:
         self.outcome = Outcome(fallback=plan.fallback)
         self._plan = plan
@@ -149,7 +152,7 @@ class Errand:
         self._clock = clock
         self._hooks = hooks or Hooks()
         self._link, self._link_aware = link or Link(), link_aware
-        self._gate = gate
+        self._gate, self._recode = gate, recode
         self._answers: dict[object, Recognition] = {}
         self._size = (0, 0)  # of the picture, which the caller's boxes are in
         self._todo: Callable[[], None] | None = None
@@ -181,6 +184,7 @@ class Errand:
             self._backend.capabilities,
             lossless=self._plan.lossless,
             codec=None if agent is None else agent.codec,
+            recode=self._recode,
         )
         self._size = picture.image.size
         rung = self._fixed(packer)

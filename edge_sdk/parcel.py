@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 from edge_sdk.backends.base import Capabilities
 from edge_sdk.backends.limits import fits, media_type, takes
 from edge_sdk.bound import outweighs
 from edge_sdk.codec import Picture, Scales, Streams, encode, upload_size
 from edge_sdk.ladder import FULL, REFERENCE, Ladder
+from edge_sdk.lossless import Recode
 from edge_sdk.rung import WEBP, Rung
 from model_store.files import sha256_bytes
 
@@ -62,6 +63,8 @@ class Packer:
         lossless: send the reference's pixels in the smallest entropy coding, hence for fewer bytes
             and the same answer; without it the reference goes as the paper's benchmark.
         codec: encodes rungs of features; without it they are not usable.
+        recode: makes a file that is to be uploaded smaller and leaves its pixels; sources are not
+            given to it, nor is what sizes are compared with. See ``edge_sdk.lossless``.
     """
 
     def __init__(
@@ -71,8 +74,10 @@ class Packer:
         *,
         lossless: bool = False,
         codec: Streams | None = None,
+        recode: Recode | None = None,
     ) -> None:
         self._lossless = lossless
+        self._recode = None if recode is None else cache(recode)
         self._picture, self._scales = picture, Scales(picture.image, codec)
         self._capabilities, self._codec = capabilities, None if codec is None else codec.id
         self._encoded: dict[Rung, bytes] = {}
@@ -173,7 +178,8 @@ class Packer:
     def _or_source(self, parcel: Parcel) -> Parcel:
         source = self._picture.jpeg
         if source is None or len(source) > len(parcel.jpeg) or not self._fits(REFERENCE):
-            return parcel
+            recode = self._recode
+            return parcel if recode is None else replace(parcel, jpeg=recode(parcel.jpeg))
         return Parcel(parcel.rung, source, as_is=True)
 
     def _too_large(self, rung: Rung) -> bool:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = ("model_store", "edge_sdk", "export", "training")
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "tensorrt", "matplotlib", "scipy")
 #: What extras bring, imported where it is needed alone.
-EXTRAS = ("cryptography", "fsspec", "aiohttp", "constriction")
+EXTRAS = ("cryptography", "fsspec", "aiohttp", "constriction", "mozjpeg_lossless_optimization")
 STANDARD = sys.stdlib_module_names
 
 

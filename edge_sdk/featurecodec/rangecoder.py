@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from edge_sdk.errors import FeatureStreamError
 
-__all__ = ["TOTAL", "Decoder", "decoder", "encode"]
+__all__ = ["TOTAL", "Decoder", "decoder", "encode", "runtime"]
 
 _log = logging.getLogger("edge_sdk.featurecodec")
 
@@ -65,6 +65,11 @@ def decoder(payload: bytes, *, plain: bool = False) -> Decoder:
     """Return the reader of a payload; ``plain``: do not use the library."""
     library = None if plain else _library()
     return _Plain(payload) if library is None else _Library(library, payload)
+
+
+def runtime() -> str:
+    """Return what does the work here: ``constriction`` or ``pure Python``."""
+    return "pure Python" if _library() is None else "constriction"
 
 
 @cache

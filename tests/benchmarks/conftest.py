@@ -89,11 +89,27 @@ def _told(
     ratios = {
         name: round(statistics.median(one[name] for one in rounds), 3) for name in rounds[0] if name
     }
+    _tell(benchmark, request.config, ratios, column)
+    return ratios
+
+
+@pytest.fixture
+def in_bytes(benchmark: Any, request: pytest.FixtureRequest) -> Callable[[Work, str], Ratios]:
+    """Tell ratios that are counted, not timed; they go where those of ``in_turns`` go."""
+
+    def count(counted: Work, column: str) -> Ratios:
+        ratios: Ratios = benchmark.pedantic(counted, rounds=1, iterations=1)
+        _tell(benchmark, request.config, ratios, column)
+        return ratios
+
+    return count
+
+
+def _tell(benchmark: Any, config: pytest.Config, ratios: Ratios, column: str) -> None:
     benchmark.extra_info["ratios"] = {column: ratios}
-    table = request.config.stash.setdefault(_TABLE, {})
+    table = config.stash.setdefault(_TABLE, {})
     for name, ratio in ratios.items():
         table.setdefault(name, {})[column] = ratio
-    return ratios
 
 
 def _one_round(pieces: Mapping[str, Work], repeats: int) -> Ratios:

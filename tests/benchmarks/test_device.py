@@ -5,8 +5,12 @@ so tell a fifth less), inputs of 96 and 128 pixels and prefixes cut at blocks 7 
 little more than the best fixed rung; the smallest engine is kept for its price), a classifier of
 low rank (of rank 128 it names another best class for three pictures in eight), rounding an agent
 that was learnt in fp32 (one decision in fourteen changes), a bicubic filter for scaled rungs (three
-quarters of Lanczos's time for what Hamming's filter does in half). Not tried on large frames:
-decoding candidates at a fraction of their size, which would smooth them and not the original.
+quarters of Lanczos's time for what Hamming's filter does in half), simplejpeg 1.9 instead of Pillow
+for rungs of plain coding (below quality 96 it has the fast DCT alone: other pixels under a rung's
+name, by up to 62 levels, in each of eight photos; and as it takes a copy of the picture, 1.1 times
+Pillow's time at 500x375, 1.3 at 1080p, 2.9 at 4000x3000; 0.84 to 0.97 from pixels that lie in an
+array already, with the accurate DCT of quality 96 as well). Not tried on large frames: decoding
+candidates at a fraction of their size, which would smooth them and not the original.
 """
 
 from __future__ import annotations

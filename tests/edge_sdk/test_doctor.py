@@ -13,6 +13,7 @@ import pytest
 
 from edge_sdk import doctor
 from edge_sdk.__main__ import main
+from edge_sdk.featurecodec import rangecoder
 from edge_sdk.gpu import Gpu
 from edge_sdk.preprocess import spec_sha256
 from model_store import Draft, Store
@@ -106,6 +107,40 @@ def test_tensorrt_alone_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     report = doctor.examine()
     assert not report["ok"]
     assert any("ONNX Runtime" in warning for warning in report["warnings"])
+
+
+def test_it_tells_the_encoder_and_the_lossless_pass(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("mozjpeg_lossless_optimization")
+    report = doctor.examine()
+    assert report["encoder"].startswith(f"Pillow {report['versions']['pillow']}, libjpeg")
+    assert report["lossless_pass"].startswith("mozjpeg-lossless-optimization 1")
+    assert report["codecs"] == []
+    monkeypatch.setitem(sys.modules, "mozjpeg_lossless_optimization", None)
+    assert main(["doctor"]) == 0  # it is an extra
+    printed = capsys.readouterr().out
+    assert "lossless pass         none; `pip install 'adacompress[mozjpeg]'`\n" in printed
+    assert f"JPEG encoder          {report['encoder']}\n" in printed
+    assert "codec" not in printed
+
+
+@pytest.mark.parametrize("library", [True, False])
+def test_it_tells_the_codec_of_an_agent_and_what_codes_for_it(
+    publish: Callable[..., str],
+    tmp_path: Path,
+    library: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(rangecoder, "_library", lambda: object() if library else None)
+    rungs = [{"format": "features", "codec": "1a2b3c4d5e6f7a8b", "rate": rate} for rate in (0, 1)]
+    publish(ladder=[*rungs, {"quality": 75}])
+    main(["doctor", "--store", str(tmp_path / "agents")])
+    told = f"runtime {'constriction' if library else 'pure Python'}"
+    printed = capsys.readouterr().out
+    assert f"codec                 1a2b3c4d5e6f7a8b, {told}\n" in printed
+    assert printed.count("1a2b3c4d5e6f7a8b") == 1
 
 
 @pytest.fixture
