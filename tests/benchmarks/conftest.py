@@ -105,8 +105,14 @@ def in_bytes(benchmark: Any, request: pytest.FixtureRequest) -> Callable[[Work, 
     return count
 
 
+@pytest.fixture
+def tell(benchmark: Any, request: pytest.FixtureRequest) -> Callable[[Ratios, str], None]:
+    """Take ratios that were measured otherwise into table and JSON report."""
+    return partial(_tell, benchmark, request.config)
+
+
 def _tell(benchmark: Any, config: pytest.Config, ratios: Ratios, column: str) -> None:
-    benchmark.extra_info["ratios"] = {column: ratios}
+    benchmark.extra_info.setdefault("ratios", {})[column] = ratios
     table = config.stash.setdefault(_TABLE, {})
     for name, ratio in ratios.items():
         table.setdefault(name, {})[column] = ratio
