@@ -9,8 +9,10 @@ quarters of Lanczos's time for what Hamming's filter does in half), simplejpeg 1
 for rungs of plain coding (below quality 96 it has the fast DCT alone: other pixels under a rung's
 name, by up to 62 levels, in each of eight photos; and as it takes a copy of the picture, 1.1 times
 Pillow's time at 500x375, 1.3 at 1080p, 2.9 at 4000x3000; 0.84 to 0.97 from pixels that lie in an
-array already, with the accurate DCT of quality 96 as well). Not tried on large frames: decoding
-candidates at a fraction of their size, which would smooth them and not the original.
+array already, with the accurate DCT of quality 96 as well), decoding candidates at a fraction of
+their size (an eighth of a look's time at most; and as it smooths them and not the original, features
+move by 5 to 20 % further than the encoding moved them, of photos at 1080p and 4000x3000), scaling in
+bands that fit a cache (the same time at 1080p), or luma and chroma apart (1.25 times as long).
 """
 
 from __future__ import annotations
