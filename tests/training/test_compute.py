@@ -5,7 +5,51 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.learn.compute import one_thread
+from model_store.errors import EnvironmentMissing, UsageError
+from training.learn.compute import CPU, device_of, mixed, one_thread
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "device"),
+    [
+        ("auto", False, "cpu"),
+        ("auto", True, "cuda"),
+        ("cpu", False, "cpu"),
+        ("cpu", True, "cpu"),
+        ("cuda", True, "cuda"),
+    ],
+)
+def test_a_gpu_is_taken_where_there_is_one_unless_told_otherwise(
+    name: str, there: bool, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert device_of(name) == torch.device(device)
+
+
+def test_a_gpu_that_is_not_there_is_an_environment_that_lacks_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(EnvironmentMissing, match=r"was built without CUDA\. .*--device cpu"):
+        device_of("cuda")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with pytest.raises(EnvironmentMissing, match="finds no CUDA GPU"):
+        device_of("cuda")
+    with pytest.raises(UsageError, match="'tpu' is unknown; allowed are auto, cpu, cuda"):
+        device_of("tpu")
+
+
+def test_the_cpu_computes_as_it_would_anyway() -> None:
+    with mixed(CPU):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is torch.float32
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU here")
+def test_a_gpu_computes_in_bfloat16_where_it_is_let() -> None:
+    ones = torch.ones(2, 2, device="cuda")
+    with mixed(device_of("cuda")):
+        assert (ones @ ones).dtype is torch.bfloat16
 
 
 def test_one_thread_is_for_the_block_alone() -> None:

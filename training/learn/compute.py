@@ -1,13 +1,53 @@
-"""Where torch computes, and with how many threads."""
+"""Where torch computes, and with how many threads.
+
+Not here: what devices compute. Features in whole numbers always come from the CPU, so that heads
+learn from, and certificates hold for, what an edge device will see.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-__all__ = ["one_thread"]
+from model_store.errors import EnvironmentMissing, UsageError
+
+__all__ = ["CPU", "DEVICES", "device_of", "mixed", "one_thread"]
+
+#: What ``--device`` may be.
+DEVICES = ("auto", "cpu", "cuda")
+
+CPU = torch.device("cpu")
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device of a name; ``auto`` is the GPU where torch finds one.
+
+    Raises:
+        EnvironmentMissing: ``cuda`` is asked for, and torch finds none.
+        UsageError: the name is another one.
+    """
+    if name not in DEVICES:
+        raise UsageError(f"The device {name!r} is unknown; allowed are {', '.join(DEVICES)}.")
+    if name == "cpu":
+        return CPU
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if name == "auto":
+        return CPU
+    reason = "was built without CUDA" if torch.version.cuda is None else "finds no CUDA GPU"
+    raise EnvironmentMissing(
+        f"--device cuda: torch {torch.__version__} {reason}. Install a build of torch for this "
+        "GPU's driver, or take --device cpu, or auto, which takes what is there."
+    )
+
+
+def mixed(device: torch.device) -> AbstractContextManager[object]:
+    """Let a block compute in bfloat16 on a GPU; on a CPU it computes as it would anyway."""
+    if device.type == "cuda":
+        return torch.autocast("cuda", torch.bfloat16)
+    return nullcontext()
 
 
 @contextmanager
