@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import onnxruntime
 import pytest
 import torch
 
 from model_store.errors import EnvironmentMissing, UsageError
-from training.learn.compute import CPU, device_of, mixed, one_thread
+from training.learn.compute import CPU, CUDA_PROVIDER, device_of, mixed, one_thread, provider_of
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,29 @@ def test_a_gpu_that_is_not_there_is_an_environment_that_lacks_it(
         device_of("cuda")
     with pytest.raises(UsageError, match="'tpu' is unknown; allowed are auto, cpu, cuda"):
         device_of("tpu")
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let torch find a GPU, and return what ONNX Runtime offers, to be added to."""
+    offered = ["CPUExecutionProvider"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
+    return offered
+
+
+def test_features_in_fp32_are_the_gpus_and_whole_numbers_the_cpus(gpu: list[str]) -> None:
+    gpu.append(CUDA_PROVIDER)
+    for name, fp32 in (("auto", CUDA_PROVIDER), ("cuda", CUDA_PROVIDER), ("cpu", gpu[0])):
+        assert provider_of(name, "fp32") == fp32
+        assert provider_of(name, "int8") == gpu[0]
+
+
+def test_a_runtime_without_cuda_is_done_without_unless_it_is_asked_for(gpu: list[str]) -> None:
+    assert provider_of("auto", "fp32") == gpu[0]
+    assert provider_of("cuda", "int8") == gpu[0]
+    with pytest.raises(EnvironmentMissing, match="onnxruntime-gpu in place of onnxruntime"):
+        provider_of("cuda", "fp32")
 
 
 def test_the_cpu_computes_as_it_would_anyway() -> None:

@@ -1,4 +1,4 @@
-"""Where torch computes, and with how many threads.
+"""Where torch and the features' runtime compute, and with how many threads.
 
 Not here: what devices compute. Features in whole numbers always come from the CPU, so that heads
 learn from, and certificates hold for, what an edge device will see.
@@ -13,12 +13,14 @@ import torch
 
 from model_store.errors import EnvironmentMissing, UsageError
 
-__all__ = ["CPU", "DEVICES", "device_of", "mixed", "one_thread"]
+__all__ = ["CPU", "CUDA_PROVIDER", "DEVICES", "device_of", "mixed", "one_thread", "provider_of"]
 
 #: What ``--device`` may be.
 DEVICES = ("auto", "cpu", "cuda")
 
 CPU = torch.device("cpu")
+
+CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 def device_of(name: str) -> torch.device:
@@ -40,6 +42,29 @@ def device_of(name: str) -> torch.device:
     raise EnvironmentMissing(
         f"--device cuda: torch {torch.__version__} {reason}. Install a build of torch for this "
         "GPU's driver, or take --device cpu, or auto, which takes what is there."
+    )
+
+
+def provider_of(name: str, precision: str) -> str:
+    """Return ONNX Runtime's provider for features of a precision on the device of a name.
+
+    Whole numbers are the CPU's, whatever is asked for: that is where devices compute them.
+
+    Raises:
+        EnvironmentMissing: ``cuda`` is asked for, and torch or ONNX Runtime has none.
+        UsageError: there is no such device.
+    """
+    if device_of(name) == CPU or precision != "fp32":
+        return CPU_PROVIDER
+    import onnxruntime
+
+    if CUDA_PROVIDER in onnxruntime.get_available_providers():
+        return CUDA_PROVIDER
+    if name == "auto":
+        return CPU_PROVIDER
+    raise EnvironmentMissing(
+        f"--device cuda: ONNX Runtime {onnxruntime.__version__}, which computes the features, has "
+        "no CUDA. Install onnxruntime-gpu in place of onnxruntime, or take --device cpu or auto."
     )
 
 
