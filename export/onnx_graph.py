@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnx
@@ -138,6 +138,15 @@ class Graph(nn.Module):
                 if open_ == {outputs[0]}:
                     found.add(outputs[0])
         return found
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Follow the weights to another device; numbers alone may stay where they are."""
+        super()._apply(fn, recurse)
+        device = fn(torch.empty(0)).device
+        for name, value in self._constants.items():
+            if value.is_floating_point() and value.dim() > 0:
+                self._constants[name] = value.to(device)
+        return self
 
     def _keep(self, name: str, value: Tensor) -> None:
         if value.is_floating_point() and value.numel() > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -46,4 +47,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    # numpy reads it when it is imported, with a command. Matrices here are small: a pool's threads
+    # would wait for each other by spinning, and take the cores from what labels beside them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.exit(main())

@@ -103,6 +103,7 @@ class Job:
         model_version: what the service runs, if that is known.
         codec: of rungs of features.
         seed: chooses the parity pictures.
+        device: computes the features, see ``training.learn.compute.provider_of``.
     """
 
     def __init__(
@@ -116,11 +117,12 @@ class Job:
         model_version: str | None = None,
         codec: Streams | None = None,
         seed: int = 0,
+        device: str = "cpu",
     ) -> None:
         register_local()
         if not 0.0 <= min_score <= 1.0:
             raise UsageError(f"The minimum score is {min_score}; allowed is 0 to 1.")
-        self.min_score, self.stages, self._seed = min_score, stages, seed
+        self.min_score, self.stages, self._seed, self._device = min_score, stages, seed, device
         self._terms = terms = terms or Terms()
         self.codec = codec
         if codec is not None and not terms.executor.startswith("threads"):
@@ -195,14 +197,18 @@ class Job:
         """Compute the features of every view."""
         rng = np.random.default_rng(self._seed)
         with self.stages.stage(title, len(views)) as step:
-            return extract(prefix, views, rng=rng, cache=self._seen, progress=step)
+            return extract(
+                prefix, views, rng=rng, cache=self._seen, progress=step, device=self._device
+            )
 
     def looks(
         self, prefix: Prefix, views: Sequence[View], ladder: Ladder, title: str
     ) -> NDArray[np.float32]:
         """Compute the features of every view's encodings."""
         with self.stages.stage(title, len(views)) as step:
-            return extract_looks(prefix, views, ladder, cache=self._seen, progress=step)
+            return extract_looks(
+                prefix, views, ladder, cache=self._seen, progress=step, device=self._device
+            )
 
     def labelled(
         self,
@@ -254,7 +260,9 @@ class Job:
         if not any(rung.view for rung in ladder):
             return {}
         with self.stages.stage(f"views of {part}", len(views)) as step:
-            return extract_framed(prefix, views, ladder, cache=self._seen, progress=step)
+            return extract_framed(
+                prefix, views, ladder, cache=self._seen, progress=step, device=self._device
+            )
 
     def learned_ladder(self, views: Sequence[View], calls: int) -> Ladder:
         """Ask about ``calls`` candidates of some of the views, and keep the rungs worth having.

@@ -10,9 +10,9 @@ for rungs of plain coding (below quality 96 it has the fast DCT alone: other pix
 name, by up to 62 levels, in each of eight photos; and as it takes a copy of the picture, 1.1 times
 Pillow's time at 500x375, 1.3 at 1080p, 2.9 at 4000x3000; 0.84 to 0.97 from pixels that lie in an
 array already, with the accurate DCT of quality 96 as well), decoding candidates at a fraction of
-their size (an eighth of a look's time at most; and as it smooths them and not the original, features
-move by 5 to 20 % further than the encoding moved them, of photos at 1080p and 4000x3000), scaling in
-bands that fit a cache (the same time at 1080p), or luma and chroma apart (1.25 times as long).
+their size (an eighth of a look's time at most; and as it smooths them and not the original, the
+features move by 5 to 20 % more than the encoding moved them, of photos at 1080p and 4000x3000),
+scaling in bands that fit a cache (the same time at 1080p), or luma and chroma apart (1.25 times).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from training.labels.ledger import Key, Ledger
 InTurns = Callable[..., dict[str, float]]
 
 AGENTS, FEW_AGENTS = 10_000, 10
-ANSWERS, FEW_ANSWERS = 1_000_000, 1_000
+ANSWERS, FEW_ANSWERS, LOOK_UPS = 1_000_000, 1_000, 2_000
 SCENERIES, FEW_SCENERIES = 10_000, 100
 
 
@@ -105,8 +105,18 @@ def _fill(store: Store, count: int, engine: bytes) -> None:
         store.publish(own, {"engine.onnx": ("engine", engine)}, aliases=aliases)
 
 
-def test_many_answers(in_turns: InTurns, tmp_path: Path) -> None:
-    few, many = _ledger(tmp_path / "few", FEW_ANSWERS), _ledger(tmp_path / "many", ANSWERS)
+@pytest.fixture(scope="module")
+def ledgers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ledger, Ledger]]:
+    """Ledgers with few and with many answers."""
+    folder = tmp_path_factory.mktemp("ledgers")
+    few, many = _ledger(folder / "few", FEW_ANSWERS), _ledger(folder / "many", ANSWERS)
+    yield few, many
+    few.close()
+    many.close()
+
+
+def test_many_answers(in_turns: InTurns, ledgers: tuple[Ledger, Ledger]) -> None:
+    few, many = ledgers
     keys = [Key("service", f"{number:064x}", FULL[0], "1") for number in range(0, FEW_ANSWERS, 10)]
 
     def look_up(ledger: Ledger) -> Callable[[], object]:
@@ -114,8 +124,19 @@ def test_many_answers(in_turns: InTurns, tmp_path: Path) -> None:
 
     assert many.get(keys[-1]) is not None
     in_turns({"ledger, get": look_up(many)}, look_up(few), "many/few")
-    few.close()
-    many.close()
+
+
+def test_many_look_ups(in_turns: InTurns, ledgers: tuple[Ledger, Ledger]) -> None:
+    """Answers looked up at once, next to one by one, all over a large ledger."""
+    _, many = ledgers
+    places = np.random.default_rng(0).choice(ANSWERS, LOOK_UPS, replace=False)
+    keys = [Key("service", f"{place:064x}", FULL[0], "1") for place in places]
+
+    def one_by_one() -> list[object]:
+        return [many.get(key) for key in keys]
+
+    assert many.get_many(keys) == one_by_one()
+    in_turns({"ledger, get_many": lambda: many.get_many(keys)}, one_by_one, "at once")
 
 
 def _ledger(path: Path, count: int) -> Ledger:

@@ -96,6 +96,21 @@ def test_torch_gives_the_runtime_s_numbers(pictures: np.ndarray) -> None:
     np.testing.assert_allclose(scores, _run(model, pictures), atol=1e-5)
 
 
+def test_all_of_it_goes_to_another_device() -> None:
+    weights = {
+        "mean": np.full((1, 1, 1, 1), 0.5, np.float32),
+        "w": np.ones((2, 3, 1, 1), np.float32),
+    }
+    nodes = [
+        helper.make_node("Sub", ["image", "mean"], ["a"]),
+        helper.make_node("Conv", ["a", "w"], ["b"]),
+        helper.make_node("Flatten", ["b"], ["scores"]),
+    ]
+    for model in (_graph(nodes, weights, ["n", 3, 12, 12]), _network()):
+        graph = Graph(model).to("meta")
+        assert graph(torch.zeros(2, 3, 12, 12, device="meta")).device.type == "meta"
+
+
 def test_gradients_pass_and_weights_do_not_learn() -> None:
     graph = Graph(_network())
     given = torch.zeros(2, 3, 12, 12, requires_grad=True)

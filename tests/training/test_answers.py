@@ -165,6 +165,36 @@ def test_nothing_is_asked_twice(ledger: Ledger) -> None:
         np.testing.assert_array_equal(again.agreement[metric], first.agreement[metric])
 
 
+def test_what_the_ledger_has_is_looked_up_at_once_and_not_encoded(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rungs = np.array([[0, 1], [1, 2], [4, 4], [2, 0], [0, 4], [1, 1]])
+    first = Answers(SHOTS, LADDER, Labeller(Service(enough=900), ledger))
+    first.ask(rungs)
+    seen, table = first.observe("any_hit", rungs[:, 0]), first.table()
+
+    again = Answers(SHOTS, LADDER, Labeller(Service(enough=900), ledger))
+    asked: list[int] = []
+    look_up = Ledger.get_many
+    monkeypatch.setattr(
+        Ledger, "get_many", lambda self, keys: asked.append(len(keys)) or look_up(self, keys)
+    )
+    monkeypatch.setattr(module, "encode", None)  # nothing is
+    told: list[int] = []
+    again.ask(rungs, told.append)
+    np.testing.assert_array_equal(again.observe("any_hit", rungs[:, 0]), seen)
+
+    assert told == [1] * len(SHOTS)
+    assert [count for count in asked if count] == [len({*map(tuple, _cells(rungs))})]
+    for metric in METRICS:
+        np.testing.assert_array_equal(again.table().agreement[metric], table.agreement[metric])
+    assert (again.table().calls, again.table().from_ledger) == (0, table.calls)
+
+
+def _cells(rungs: np.ndarray) -> list[list[int]]:
+    return [[row, rung] for row, several in enumerate(rungs.tolist()) for rung in several]
+
+
 def test_pictures_that_are_alike_are_asked_about_once(ledger: Ledger) -> None:
     service = Service()
     twins = [Shot(1, "one"), Shot(1, "other")]

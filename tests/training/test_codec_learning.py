@@ -18,7 +18,7 @@ from edge_sdk.view import View
 from export.feature_network import Adapter, Bottleneck, Decoder, Shape
 from model_store.errors import UsageError
 from training.codec.context import Context, Refined, bits
-from training.codec.learn import Recipe, coded, integers_of, learn
+from training.codec.learn import Recipe, _Network, coded, integers_of, learn
 from training.codec.measure import Measured
 from training.codec.operate import Choice, bytes_at, choose, reach
 from training.codec.pictures import FEWEST, Seen, crops, scores, split
@@ -114,6 +114,33 @@ def test_learning_is_the_same_twice(tail: nn.Module, seen: Seen) -> None:
     ):
         assert torch.equal(one, other)
     assert first.history == second.history
+
+
+@pytest.mark.parametrize("tail_rate", [0.0, 1e-4])
+def test_nothing_that_learns_stays_behind_on_the_cpu(tail: nn.Module, tail_rate: float) -> None:
+    recipe = Recipe(shape=SHAPE, lambdas=(5.0, 2.0, 1.0), context=4, tail_rate=tail_rate)
+    network = _Network(tail, recipe, Adapter(6, 6)).to("meta")
+    assert network.device.type == "meta"
+    maps, rate = torch.zeros(3, 6, 8, 8, device="meta"), torch.arange(3, device="meta")
+    decoded, answers, spent = network(maps, rate)
+    assert {one.device.type for one in (decoded, answers, spent)} == {"meta"}
+    integers = integers_of(network.bottleneck, network.bottleneck(maps), 1).clone()
+    assert bits(integers, *Refined(network.context)(integers, 1)).device.type == "meta"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU here")
+@pytest.mark.parametrize("tail_rate", [0.0, 1e-4])
+def test_what_is_learnt_on_a_gpu_is_on_the_cpu(
+    tail: nn.Module, seen: Seen, tail_rate: float
+) -> None:
+    recipe = Recipe(
+        shape=SHAPE, lambdas=(5.0, 2.0, 1.0), steps=9, batch=6, context=4, tail_rate=tail_rate
+    )
+    learnt = learn(tail, seen, recipe, device=torch.device("cuda"))
+    assert learnt.entropy is not None
+    for module in (learnt.bottleneck, learnt.decoder, learnt.entropy, tail):
+        assert {one.device.type for one in module.parameters()} == {"cpu"}
+    assert torch.cat(list(coded(learnt.bottleneck, seen.features))).device.type == "cpu"
 
 
 def test_minutes_cut_the_steps(tail: nn.Module, seen: Seen) -> None:

@@ -77,7 +77,7 @@ def test_another_prefix_finds_nothing(tmp_path: Path) -> None:
     cache, mine, other = FeatureCache(tmp_path / "f"), identity(b"mine"), identity(b"other")
     cache.put(mine, "picture", {"": np.ones(3, np.float32)})
     assert cache.get(mine, "picture")[""].tolist() == [1.0, 1.0, 1.0]
-    assert cache.get(other, "picture") == {}
+    assert cache.get(other, "picture") == cache.get(identity(b"mine", gpu=True), "picture") == {}
     cache.close()
     cache.close()
     assert cache.get(mine, "picture") == {}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -17,6 +18,7 @@ from export.network import CONFIDENCE, Prefix
 from model_store.errors import EnvironmentMissing, UsageError
 from training import assets
 from training.learn import features as module
+from training.learn.compute import CUDA_PROVIDER
 from training.learn.features import KEEP, extract, extract_looks, load_prefix
 from training.photos import View, views
 
@@ -53,6 +55,42 @@ def test_the_kept_inputs_are_those_of_their_features(stand_in: Any, photos: list
     found = extract(stand_in, photos, rng=rng())
     again = stand_in(torch.from_numpy(found.inputs)).numpy()
     assert again == pytest.approx(found.values[found.rows], abs=1e-6)
+
+
+class _Started:
+    """A runtime's session that started on the CPU, whatever was asked for."""
+
+    def __init__(self, model: bytes, options: Any, providers: list[Any]) -> None:
+        self.asked = providers
+
+    def get_providers(self) -> list[str]:
+        return ["CPUExecutionProvider"]
+
+
+def test_a_gpu_that_does_not_start_is_told_and_an_error_where_it_was_asked_for(
+    stand_in: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "provider_of", lambda device, precision: CUDA_PROVIDER)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", _Started)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    eye = module._Eye(stand_in, None, "auto")
+    assert [one if isinstance(one, str) else one[0] for one in eye._session.asked] == [
+        CUDA_PROVIDER,
+        "CPUExecutionProvider",
+    ]
+    assert "cannot start CUDA" in caplog.text
+    with pytest.raises(EnvironmentMissing, match="--device cpu or auto"):
+        module._Eye(stand_in, None, "cuda")
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
+    or not torch.cuda.is_available(),
+    reason="torch or ONNX Runtime has no CUDA GPU here",
+)
+def test_a_gpu_sees_what_the_cpu_sees(stand_in: Any, photos: list[View]) -> None:
+    here, there = (extract(stand_in, photos, rng=rng(), device=one) for one in ("cpu", "cuda"))
+    np.testing.assert_allclose(there.values, here.values, atol=1e-4)
 
 
 def test_of_a_few_views_all_inputs_are_kept(stand_in: Any, photos: list[View]) -> None:

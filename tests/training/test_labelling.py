@@ -442,6 +442,41 @@ def test_a_service_that_names_its_model_only_in_answers_is_not_paid_twice(ledger
     assert {one.model for one in ledger.entries()} == {"3.0"}
 
 
+def test_many_look_ups_know_what_asking_one_by_one_would_know(ledger: Ledger) -> None:
+    old, new = Service(), Service(version="3.0")
+    for rung in LADDER:  # the first one's answer is gone
+        if rung != LADDER[0]:
+            Labeller(old, ledger, model_version=None).ask("a", rung, _jpeg(rung))
+    labeller = Labeller(new, ledger)
+    uploads = [("a", rung) for rung in (LADDER[1], LADDER[0], LADDER[2])]
+    assert [one is not None for one in labeller.known_many(uploads)] == [True, False, False]
+    assert labeller.found == 1
+
+    labeller = Labeller(new, ledger)  # buys the first one, which tells the model of all others
+    assert labeller.known_many([("a", rung) for rung in LADDER]) == [None] * 3
+    for rung in LADDER:
+        labeller.ask("a", rung, _jpeg(rung))
+    assert (labeller.bought, labeller.found, labeller.model_version) == (3, 0, "3.0")
+    assert None not in labeller.known_many([("a", rung) for rung in LADDER])
+
+
+def _jpeg(rung: Rung) -> bytes:
+    return codec.encode(SHOTS[0].open(), rung)
+
+
+def test_a_picture_that_is_known_is_one_look_up(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label_grid(SHOTS, LADDER, Labeller(Service(), ledger))
+    asked: list[int] = []
+    look_up = Ledger.get_many
+    monkeypatch.setattr(
+        Ledger, "get_many", lambda self, keys: asked.append(len(keys)) or look_up(self, keys)
+    )
+    assert label_grid(SHOTS, LADDER, Labeller(Service(), ledger)).from_ledger == 18
+    assert asked == [len(LADDER)] * len(SHOTS)
+
+
 def test_the_first_answer_names_the_model(ledger: Ledger) -> None:
     labeller = Labeller(Service(version="3.0"), ledger)
     assert labeller.model_version is None

@@ -71,6 +71,11 @@ class LedgerMachine(RuleBasedStateMachine):
         known = self.model.get(key.row)
         assert self.ledger.get(key) == (known[0] if known else None)
 
+    @rule(several=st.lists(keys, max_size=4))
+    def get_many(self, several: list[Key]) -> None:
+        known = [self.model.get(key.row) for key in several]
+        assert self.ledger.get_many(several) == [one[0] if one else None for one in known]
+
     @rule(seconds=st.floats(-5.0, 100.0))
     def wait(self, seconds: float) -> None:
         self.now += seconds  # clocks are set back, too
@@ -143,6 +148,47 @@ def test_no_label_is_an_answer_and_not_a_gap(tmp_path: Path) -> None:
     assert ledger.get(KEY) == ()
     assert ledger.get(KEY._replace(picture="b" * 64)) is None
     ledger.close()
+
+
+def test_many_look_ups_are_each_what_one_would_be(tmp_path: Path) -> None:
+    now = [1000.0]
+    with closing(Ledger(tmp_path / "ledger.sqlite", clock=lambda: now[0], ttl_s=50.0)) as ledger:
+        keys = [
+            Key("s", f"{n:03}", rung, m) for n in range(90) for rung in PAPER[:3] for m in ("", "1")
+        ]
+        for place, key in enumerate(keys):
+            now[0] = 1000.0 + place
+            if place % 3:
+                ledger.put(key, Recognition((Label(str(place), 0.5),) * (place % 4), wire_bytes=1))
+        asked = [*reversed(keys), keys[7], *keys]  # some statements' worth, not in any order
+        found = ledger.get_many(asked)
+        assert found == [ledger.get(key) for key in asked]
+        old = round(now[0] - 50.0 - 1000.0)  # older ones are too old
+        fresh = [place % 3 > 0 and place >= old for place in range(len(keys))]
+        assert [labels is not None for labels in found[-len(keys) :]] == fresh
+        assert ledger.get_many([]) == []
+
+
+def test_many_look_ups_see_what_others_buy_meanwhile_or_not_but_nothing_else(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "ledger.sqlite"
+    keys = [Key("s", str(number), REFERENCE) for number in range(600)]
+    with closing(Ledger(path)) as ours, closing(Ledger(path)) as theirs:
+
+        def buy() -> None:
+            for number, key in enumerate(keys):
+                theirs.put(key, Recognition((Label(str(number), 0.5),), wire_bytes=1))
+
+        with ThreadPoolExecutor(1) as pool:
+            buying, before = pool.submit(buy), -1
+            while before < len(keys):
+                found = ours.get_many(keys)
+                known = [labels is not None for labels in found]
+                assert all(one in (None, (Label(str(n), 0.5),)) for n, one in enumerate(found))
+                assert sum(known) >= before
+                before = sum(known)
+            buying.result()
 
 
 def test_entropy_coding_does_not_change_the_answer_and_pixels_do(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from training.codec.report import CodecReport, print_rates
 from training.codec.torfason import parse
 from training.commands.options import view_of
 from training.job import open_run
+from training.learn.compute import DEVICES, device_of
 from training.photos import readable
 from training.progress import Stages
 
@@ -74,12 +75,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--no-viewer", action="store_true", help="do not learn to show what is sent"
     )
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="where torch learns; files and figures are the CPU's (default: a GPU if there is one)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(handler=_command)
 
 
 def _command(arguments: argparse.Namespace) -> int:
+    device = device_of(arguments.device)
     stages, folder = Stages(), open_run(arguments.run)
     classifier = open_classifier(
         arguments.classifier,
@@ -105,6 +113,7 @@ def _command(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         architecture=theirs,
         masks=arguments.masks,
+        device=device,
     )
     report = CodecReport(
         command=f"python -m training {shlex.join(sys.argv[1:])}",

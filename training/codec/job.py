@@ -32,6 +32,7 @@ from training.codec.start import ridge
 from training.codec.tables import context_arrays, factorised_arrays, observe
 from training.codec.trial import Trial, measured
 from training.codec.viewer import learn_viewer
+from training.learn.compute import CPU
 from training.progress import Stages
 from training.versions import versions
 
@@ -72,6 +73,7 @@ class Plan:
         architecture: Torfason's instead of ours, None for ours; cut, prefix and rates are then not
             asked for.
         masks: folder of the photos' masks, for a segmentation head; None for none.
+        device: where torch computes what takes long.
     """
 
     classifier: Classifier
@@ -87,6 +89,7 @@ class Plan:
     seed: int
     architecture: torfason.Configuration | None = None
     masks: Path | None = None
+    device: torch.device = CPU
 
     def recipe(self, cut: Cut) -> Recipe:
         """Return how to learn at a cut."""
@@ -180,7 +183,8 @@ def _torfason(plan: Plan, parts: Parts, folder: Path, stages: Stages) -> History
             step(1)
     every = np.concatenate(pixels)
     with stages.stage("learning", plan.architecture.steps) as step:
-        network = torfason.learn(plan.architecture, every, torch.cat(answers).clone(), step)
+        wanted = torch.cat(answers).clone()
+        network = torfason.learn(plan.architecture, every, wanted, step, plan.device)
     example = torch.zeros(1, 3, view.side, view.side)
     facts = {
         "cut": "picture",
@@ -206,7 +210,9 @@ def _made(
         with stages.stage("fitting the adapter"):
             adapter = _adapter(given, seen.features)
     with stages.stage("learning", recipe.steps) as step:
-        learnt = learn(tail, seen, recipe, adapter=adapter, given=given, step=step)
+        learnt = learn(
+            tail, seen, recipe, adapter=adapter, given=given, step=step, device=plan.device
+        )
     source = seen.features if given is None else given
     with stages.stage("counting integers"):
         codes = torch.cat(list(coded(learnt.bottleneck, source, learnt.adapter)))
@@ -245,17 +251,22 @@ def _seen(
     plan: Plan, cut: Cut, front: Front, tail: Graph, paths: Sequence[Path], step: Any
 ) -> tuple[Seen, Tensor | None, npt.NDArray[np.uint8]]:
     """Return the service's maps and answers, another prefix's maps, and the views made small."""
-    own, maps, others, small = cut.prefix(), [], [], []
+    where = plan.device
+    own, other = cut.prefix().to(where), None if front.name == OWN else front.module.to(where)
+    maps, others, small = [], [], []
     for path in paths:
         views = crops(path, plan.classifier.view, _CROPS, plan.seed)
-        maps.append(features(own, views))
+        maps.append(features(own, views, device=where))
         small += [view[::2, ::2] for view in views]
-        if front.name != OWN:
-            others.append(features(front.module, views))
+        if other is not None:
+            others.append(features(other, views, device=where))
         step(1)
     joined = torch.cat(maps)
     given = torch.cat(others) if others else None
-    return Seen(joined, scores(tail, joined)), given, np.stack(small)
+    answers = scores(tail.to(where), joined, where)
+    tail.cpu()
+    front.module.cpu()
+    return Seen(joined, answers), given, np.stack(small)
 
 
 def _adapter(given: Tensor, wanted: Tensor) -> Adapter:

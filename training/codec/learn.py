@@ -27,6 +27,7 @@ from export.feature_network import Bottleneck, Decoder, Shape
 from training.codec.context import SCALES, Context, Refined, bits, index_of
 from training.codec.pictures import Seen
 from training.codec.start import apply, klt, sensitivity
+from training.learn.compute import CPU, mixed
 from training.progress import Step
 
 __all__ = ["LAMBDAS", "History", "Learnt", "Recipe", "coded", "integers_of", "learn"]
@@ -110,6 +111,7 @@ def learn(
     given: Tensor | None = None,
     step: Step = lambda count, note="": None,
     clock: Callable[[], float] = time.monotonic,
+    device: torch.device = CPU,
 ) -> Learnt:
     """Learn a codec.
 
@@ -121,11 +123,13 @@ def learn(
         given: that prefix's maps of the same pictures; None if the prefix is the service's own.
         step: told the steps done.
         clock: seconds, for ``minutes``.
+        device: where; what is returned is on the CPU, and so is all randomness.
     """
     torch.manual_seed(recipe.seed)
     network = _Network(tail, recipe, adapter)
     network.start(seen if given is None else _adapted(seen, given, adapter))
     source = seen.features if given is None else given
+    network.to(device)
     done, history = _train(network, seen, source, recipe, step, clock)
     entropy = _refine(network, source, recipe) if recipe.context else None
     return network.learnt(entropy, done, history)
@@ -174,8 +178,14 @@ class _Network(nn.Module):
     def answers(self, maps: Tensor) -> Tensor:
         """Return the tail's scores; a frozen tail answers in bfloat16, twice as fast."""
         if self.fast_tail is None:
-            return self.tail(maps)
+            with mixed(maps.device):
+                return self.tail(maps).float()
         return self.fast_tail(maps.to(torch.bfloat16)).float()
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.bottleneck.log_gain.device
 
     def groups(self) -> list[dict[str, Any]]:
         """Return the optimiser's groups: weights; gains and tables learn faster."""
@@ -194,6 +204,8 @@ class _Network(nn.Module):
 
     def learnt(self, entropy: Refined | None, steps: int, history: History) -> Learnt:
         """Return what came of it."""
+        self.cpu()
+        entropy = None if entropy is None else entropy.cpu()
         adapter = None if self.adapter is None else self.adapter.eval()
         return Learnt(self.bottleneck.eval(), self.decoder.eval(), adapter, entropy, steps, history)
 
@@ -201,7 +213,7 @@ class _Network(nn.Module):
 def integers_of(bottleneck: Bottleneck, codes: Tensor, rate: int) -> Tensor:
     """Return the integers of codes (N, C, H, W) at one rate, as float."""
     with torch.inference_mode():
-        steps = bottleneck.gained(codes, torch.full((len(codes),), rate))
+        steps = bottleneck.gained(codes, torch.full((len(codes),), rate, device=codes.device))
         limit = bottleneck.shape.limit
         return torch.clamp(torch.round(steps), -limit, limit)
 
@@ -214,12 +226,12 @@ def _train(
     step: Step,
     clock: Callable[[], float],
 ) -> tuple[int, History]:
-    rates = recipe.shape.rates
+    rates, device = recipe.shape.rates, network.device
     generator = torch.Generator().manual_seed(recipe.seed + 1)
     optimiser = torch.optim.Adam(network.groups(), betas=(0.9, 0.99))
     bases = [float(group["lr"]) for group in optimiser.param_groups]
-    rate = torch.arange(recipe.batch) % rates
-    price = torch.tensor(recipe.lambdas)[rate] / 8000.0  # of a bit
+    rate = torch.arange(recipe.batch, device=device) % rates
+    price = torch.tensor(recipe.lambdas, device=device)[rate] / 8000.0  # of a bit
     variance = float(seen.features[:600].float().var())
     spread = float(_centred(seen.scores).square().mean())
     total, done = recipe.steps, 0
@@ -229,10 +241,11 @@ def _train(
         for group, base in zip(optimiser.param_groups, bases, strict=True):
             group["lr"] = base * _schedule(done, total)
         rows = torch.randint(len(source), (recipe.batch,), generator=generator)
-        decoded, scores, spent = network(source[rows].float(), rate)
-        moved = _moved(seen.scores[rows], scores)
-        error = ((decoded - seen.features[rows].float()) ** 2).mean(dim=(1, 2, 3)) / variance
-        missed = _centred(scores - seen.scores[rows]).square().mean(dim=1) / spread
+        decoded, scores, spent = network(source[rows].to(device).float(), rate)
+        wanted, maps = seen.scores[rows].to(device), seen.features[rows].to(device).float()
+        moved = _moved(wanted, scores)
+        error = ((decoded - maps) ** 2).mean(dim=(1, 2, 3)) / variance
+        missed = _centred(scores - wanted).square().mean(dim=1) / spread
         loss = moved + recipe.feature_error * error + recipe.score_error * missed + price * spent
         optimiser.zero_grad(set_to_none=True)
         loss.mean().backward()
@@ -298,8 +311,8 @@ def _refine(network: _Network, source: Tensor, recipe: Recipe) -> Refined:
     for done in range(total):
         for group in optimiser.param_groups:
             group["lr"] = 2e-3 * _schedule(done, total)
-        picked = codes[torch.randint(len(codes), (32,), generator=generator)]
-        loss = torch.zeros(())
+        rows = torch.randint(len(codes), (32,), generator=generator)
+        picked, loss = codes[rows].to(network.device), torch.zeros((), device=network.device)
         for rate in range(recipe.shape.rates):
             integers = integers_of(network.bottleneck, picked, rate).clone()
             spent = bits(integers, *refined(integers, rate)).sum()
@@ -313,9 +326,9 @@ def _refine(network: _Network, source: Tensor, recipe: Recipe) -> Refined:
 def coded(
     bottleneck: Bottleneck, source: Tensor, adapter: nn.Module | None = None
 ) -> Iterator[Tensor]:
-    """Yield the codes of maps, in batches."""
+    """Yield the codes of maps, in batches, on the CPU."""
     for batch in source.split(128):
         with torch.inference_mode():
-            maps = batch.float() if adapter is None else adapter(batch.float())
-            made = bottleneck(maps)
-        yield made.clone()
+            maps = batch.to(bottleneck.log_gain.device).float()
+            made = bottleneck(maps if adapter is None else adapter(maps))
+        yield made.cpu().clone()

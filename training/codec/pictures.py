@@ -21,6 +21,7 @@ from edge_sdk.codec import encode
 from edge_sdk.ladder import REFERENCE
 from edge_sdk.view import FILTERS, View
 from model_store.errors import UsageError
+from training.learn.compute import CPU
 from training.photos import View as Photo
 from training.photos import split_by_photo
 
@@ -101,21 +102,24 @@ def _crop(image: Image.Image, view: View, rng: np.random.Generator) -> Pixels:
 
 
 def features(
-    prefix: nn.Module, pixels: Sequence[Pixels], step: Callable[[int], object] = lambda n: None
+    prefix: nn.Module,
+    pixels: Sequence[Pixels],
+    step: Callable[[int], object] = lambda n: None,
+    device: torch.device = CPU,
 ) -> Tensor:
-    """Return the prefix's maps (N, D, h, w) of views, half precision."""
+    """Return the prefix's maps (N, D, h, w) of views, half precision; it is on ``device``."""
     made = []
     for start in range(0, len(pixels), _BATCH):
         batch = torch.from_numpy(np.stack(pixels[start : start + _BATCH]))
         # bfloat16 here only moves the pictures that are learnt from by a hair.
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            made.append(prefix(batch).half())
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+            made.append(prefix(batch.to(device)).half().cpu())
         step(len(batch))
     return torch.cat(made).clone()
 
 
-def scores(tail: nn.Module, maps: Tensor) -> Tensor:
-    """Return the tail's scores (N, classes) for maps."""
+def scores(tail: nn.Module, maps: Tensor, device: torch.device = CPU) -> Tensor:
+    """Return the tail's scores (N, classes) for maps; it is on ``device``."""
     with torch.inference_mode():
-        made = [tail(batch.float()).float() for batch in maps.split(_BATCH)]
+        made = [tail(batch.to(device).float()).float().cpu() for batch in maps.split(_BATCH)]
     return torch.cat(made).clone()

@@ -29,6 +29,7 @@ from model_store.errors import UsageError
 from training.codec.artefact import Files, names_of
 from training.codec.classifier import Classifier
 from training.codec.tables import factorised_arrays
+from training.learn.compute import CPU
 
 __all__ = [
     "Configuration",
@@ -208,6 +209,7 @@ def learn(
     pixels: npt.NDArray[np.uint8],
     wanted: Tensor,
     step: Callable[..., object] = lambda count, note="": None,
+    device: torch.device = CPU,
 ) -> Torfason:
     """Learn everything jointly.
 
@@ -216,20 +218,22 @@ def learn(
         pixels: (N, S, S, 3).
         wanted: (N, classes) probabilities.
         step: told the steps done.
+        device: where; what is returned is on the CPU.
     """
     torch.manual_seed(configuration.seed)
-    network = Torfason(configuration, wanted.shape[1]).train()
+    network = Torfason(configuration, wanted.shape[1]).train().to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=configuration.learning_rate)
     generator = torch.Generator().manual_seed(configuration.seed)
     for _ in range(configuration.steps):
         rows = torch.randint(len(pixels), (configuration.batch,), generator=generator)
-        pictures = torch.from_numpy(pixels[rows.numpy()]).permute(0, 3, 1, 2).float() / 255.0
+        views = torch.from_numpy(pixels[rows.numpy()]).to(device)
+        pictures = views.permute(0, 3, 1, 2).float() / 255.0
         made, scores, soft = network(pictures)
         bits = entropy(soft)
         rated = rate_loss(pictures, made, bits, configuration.beta, configuration.target)
-        loss = joint_loss(rated, scores, wanted[rows], configuration.gamma)
+        loss = joint_loss(rated, scores, wanted[rows].to(device), configuration.gamma)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         step(1, f"{bits.item():.2f} bits a symbol")
-    return network.eval()
+    return network.cpu().eval()

@@ -27,6 +27,7 @@ from training.commands.rungs import Rungs, add_rungs
 from training.job import Job, open_run
 from training.learn.calibrate import images_needed
 from training.learn.coldstart import start_from
+from training.learn.compute import provider_of
 from training.learn.fit import MAX_PROBES, Goal, Labelled, acquire, choices, fit_bandit, fit_dqn
 from training.learn.heads import NO_START, Start
 from training.learn.sizes import DEFAULT, SIZES, decision_ms, largest_within, load_sized
@@ -132,6 +133,7 @@ def _command(arguments: argparse.Namespace) -> int:
     paths = readable(find_pictures(arguments.images), stages.say)
     pictures = views(paths, arguments.views, long_side=None, seed=arguments.seed)
     prefix = _prefix(arguments, pictures[0], stages)
+    provider_of(arguments.device, prefix.precision)  # what is missing is told before any answer
     with open_job(arguments, run, stages, codec=rungs.codec) as job:
         noise = _noise(job, pictures, goal, arguments.noise)
         if arguments.algorithm == "dqn":

@@ -11,6 +11,7 @@ from edge_sdk.codec import Streams
 from edge_sdk.view import View
 from model_store.errors import UsageError
 from training.job import Job, Terms
+from training.learn.compute import DEVICES, device_of
 from training.measure.failures import MOST
 from training.measure.noise import SAMPLE
 from training.progress import Stages
@@ -65,6 +66,13 @@ def add_service(parser: argparse.ArgumentParser, *, store: bool = True) -> None:
         help="where pictures are encoded that are asked about at every rung: threads, threads:N, "
         "or dask://HOST:PORT, whose workers must see the pictures under the same path; "
         "keys and answers stay here (%(default)s)",
+    )
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="where features in fp32 are computed; those of INT8 engines, which are the CPU's, and "
+        "the heads stay on the CPU (default: a GPU if torch and onnxruntime-gpu find one)",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -122,6 +130,7 @@ def open_job(
         min_score: used where the option was not given.
         codec: of rungs of features.
     """
+    device_of(arguments.device)  # a GPU that is not there is told before anything is paid
     given = arguments.min_score
     return Job(
         arguments.backend,
@@ -139,6 +148,7 @@ def open_job(
         ),
         codec=codec,
         seed=arguments.seed,
+        device=arguments.device,
     )
 
 

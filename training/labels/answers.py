@@ -12,7 +12,7 @@ known all the same: they cost no answer.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -128,6 +128,7 @@ class Answers:
         it proves nothing.
         """
         asked = list(zip(self._rows, map(int, rungs), strict=True))
+        self._recall(asked)
         unknown = [(row, rung) for row, rung in asked if not self._is_known(row, rung)]
         outcomes = self._parallel(self._agreement, unknown)
         for (row, rung), outcome in zip(unknown, outcomes, strict=True):
@@ -155,7 +156,8 @@ class Answers:
             rungs: (N, c).
             progress: called with 1 after every picture.
         """
-        cells = [(row, asked) for row, asked in zip(self._rows, rungs.tolist(), strict=True)]
+        cells = list(zip(self._rows, rungs.tolist(), strict=True))
+        self._recall((row, rung) for row, asked in cells for rung in asked)
         self._parallel(self._ask_row, cells, progress)
 
     def adopt(self, other: Answers) -> None:
@@ -208,6 +210,18 @@ class Answers:
         )
         row.known[reference.rung.pixels] = self._compared(truth, truth)
         return row
+
+    def _recall(self, cells: Iterable[tuple[_Row, int]]) -> None:
+        """Look up, all at once, what the ledger has of some cells: nothing is encoded for those."""
+        wanted = {
+            (id(row), row.rungs[rung].pixels): (row, row.rungs[rung])
+            for row, rung in cells
+            if not self._is_known(row, rung)
+        }
+        known = self._labeller.known_many([(row.key, rung) for row, rung in wanted.values()])
+        for (row, rung), labels in zip(wanted.values(), known, strict=True):
+            if labels is not None:
+                row.known[rung.pixels] = self._compared(row.truth, labels)
 
     def _ask_row(self, row: _Row, rungs: Sequence[int]) -> None:
         for rung in rungs:

@@ -7,7 +7,7 @@ labels = labeller.ask(picture_key(image), rung, jpeg)
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
@@ -97,11 +97,24 @@ class Labeller:
 
     def known(self, picture: str, rung: Rung) -> tuple[Label, ...] | None:
         """Return the ledger's labels as :meth:`ask` would, None where they would be bought."""
+        return self.known_many([(picture, rung)])[0]
+
+    def known_many(self, uploads: Sequence[tuple[str, Rung]]) -> list[tuple[Label, ...] | None]:
+        """Return what :meth:`known` would say of each (picture, rung) if they came in this order.
+
+        One look-up for all of them: to be asked before anything is encoded for :meth:`ask`.
+        """
         with self._turn:  # throughout, or the model might be told in between
-            labels = self._ledger.get(self._key(picture, rung, self.model_version))
-            if labels is not None:
-                self.found += 1
-                self._nameless |= self.model_version is None
+            model = self.model_version
+            keys = [self._key(picture, rung, model) for picture, rung in uploads]
+            labels = self._ledger.get_many(keys)
+            if model is None and None in labels:
+                # What will be bought there may tell the model, and what follows is of that one.
+                gap = labels.index(None)
+                labels[gap:] = [None] * (len(labels) - gap)
+            count = sum(one is not None for one in labels)
+            self.found += count
+            self._nameless |= model is None and count > 0
             return labels
 
     def _buy(self, picture: str, rung: Rung, jpeg: bytes) -> tuple[Label, ...]:

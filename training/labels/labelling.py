@@ -27,6 +27,7 @@ from edge_sdk.backends.base import Label
 from edge_sdk.codec import Streams
 from edge_sdk.errors import BackendProtocol, BackendRejected, BackendUnavailable, ImageError
 from edge_sdk.ladder import Ladder
+from edge_sdk.parcel import Parcel
 from model_store.errors import AdaCompressError, UsageError
 from training.labels.budget import Budget
 from training.labels.executors import Encoding, WorkerFailed
@@ -161,12 +162,17 @@ class _Grid:
         )
 
     def _answers(self, prepared: Prepared) -> dict[object, tuple[Label, ...]]:
-        answers: dict[object, tuple[Label, ...]] = {}
+        wanted: dict[object, Parcel] = {}
         for upload in (prepared.reference, *prepared.uploads):
+            wanted.setdefault(upload.pixels, upload)
+        known = self.labeller.known_many([(prepared.key, one.rung) for one in wanted.values()])
+        answers: dict[object, tuple[Label, ...]] = {}
+        for upload, labels in zip(wanted.values(), known, strict=True):
             if self.stop.is_set():
                 raise CancelledError
-            if upload.pixels not in answers:
-                answers[upload.pixels] = self.labeller.ask(prepared.key, upload.rung, upload.jpeg)
+            if labels is None:
+                labels = self.labeller.ask(prepared.key, upload.rung, upload.jpeg)
+            answers[upload.pixels] = labels
         return answers
 
 

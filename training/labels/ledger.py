@@ -14,11 +14,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +34,13 @@ from training.labels.schema import open_tables, pixels_text
 
 __all__ = ["Bill", "Entry", "Holding", "Key", "Ledger", "picture_key"]
 
-_KEY = "service = ? AND model = ? AND picture = ? AND pixels = ?"
+# The keys are the outer loop: each is one step down the unique index.
+_GET = """
+WITH wanted (place, service, model, picture, pixels) AS (VALUES {values})
+SELECT place, labels, bought FROM wanted CROSS JOIN answers USING (service, model, picture, pixels)
+"""
+#: Keys that one statement asks for: each takes four of the 999 values that any SQLite allows.
+_AT_ONCE = 240
 _PUT = """
 INSERT OR REPLACE INTO answers (service, model, picture, pixels, rung, labels, size, wire_bytes,
     request_id, price_usd, bought) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -162,10 +170,21 @@ class Ledger:
 
     def get(self, key: Key) -> tuple[Label, ...] | None:
         """Return the labels that were bought for ``key``, or None."""
-        found = self._rows(f"SELECT labels, bought FROM answers WHERE {_KEY}", *key.row)
-        if not found or (self._ttl_s is not None and found[0][1] < self._clock() - self._ttl_s):
-            return None
-        return _labels(found[0][0])
+        return self.get_many((key,))[0]
+
+    def get_many(self, keys: Sequence[Key]) -> list[tuple[Label, ...] | None]:
+        """Return what :meth:`get` would for each key, in their order.
+
+        What others buy meanwhile may or may not be among it.
+        """
+        oldest = -math.inf if self._ttl_s is None else self._clock() - self._ttl_s
+        labels: list[tuple[Label, ...] | None] = [None] * len(keys)
+        for begin in range(0, len(keys), _AT_ONCE):
+            rows = [key.row for key in keys[begin : begin + _AT_ONCE]]
+            query = _GET.format(values=", ".join(f"({n}, ?, ?, ?, ?)" for n in range(len(rows))))
+            for place, text, bought in self._rows(query, *chain.from_iterable(rows)):
+                labels[begin + place] = _labels(text) if bought >= oldest else None
+        return labels
 
     def put(self, key: Key, answer: Recognition, price_usd: float | None = None) -> None:
         """Keep an answer; from now on it survives this process, however that ends.

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from training.learn.compute import one_thread
+
 __all__ = ["MIN_PICTURES", "classifier_of"]
 
 #: A label that fewer pictures have as their best one is no class of its own.
@@ -20,6 +22,7 @@ _PENALTY = 3.0
 _STEPS = 60
 
 
+@one_thread()
 def classifier_of(
     features: NDArray[np.float32], best_labels: NDArray[np.object_]
 ) -> tuple[torch.Tensor, torch.Tensor] | None:

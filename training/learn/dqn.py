@@ -8,8 +8,7 @@ paper's listing: line numbers in comments are the paper's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,10 +17,11 @@ from torch.nn import functional as F
 
 from export.network import DQNHead
 from model_store.errors import UsageError
+from training.learn.compute import one_thread
 from training.learn.environment import Environment
 from training.learn.replay import Batch, ReplayBuffer
 
-__all__ = ["PaperParameters", "Trace", "one_thread", "train_dqn"]
+__all__ = ["PaperParameters", "Trace", "train_dqn"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,17 +130,6 @@ def _algorithm_1(
             epsilon = max(parameters.mu_dec * epsilon, parameters.epsilon_min)  # line 21
         progress(1)
     return q.eval(), trace
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Keep torch to one thread: for matrices this small a pool costs more than it gives."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _best(q: DQNHead, features: np.ndarray) -> int:

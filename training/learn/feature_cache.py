@@ -35,10 +35,13 @@ _PUT = "INSERT OR REPLACE INTO features VALUES (?, ?, ?, ?)"
 Vector = NDArray[np.float32]
 
 
-def identity(prefix: bytes) -> str:
-    """Return a name for what makes features: the prefix's ONNX file, the resize, the codec."""
+def identity(prefix: bytes, gpu: bool = False) -> str:
+    """Return a name for what makes features: the prefix's ONNX file, the resize, the codec, where.
+
+    A GPU adds in another order; what it rounds otherwise is not the CPU's.
+    """
     digest = hashlib.sha256(prefix)
-    digest.update(f"{spec_sha256()}/{PIL.__version__}".encode())
+    digest.update(f"{spec_sha256()}/{PIL.__version__}{'/cuda' if gpu else ''}".encode())
     return digest.hexdigest()
 
 

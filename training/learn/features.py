@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from training import assets
 from training.labels.ledger import picture_key
 from training.labels.schema import pixels_text
 from training.learn.backbone import backbone
+from training.learn.compute import CUDA_PROVIDER, provider_of
 from training.learn.feature_cache import FeatureCache, identity
 from training.photos import View
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from numpy.random import Generator
 
 __all__ = ["Features", "extract", "extract_framed", "extract_looks", "load_prefix"]
+
+_log = logging.getLogger("training.features")
 
 #: Pictures under way at once; decoding, resizing and the runtime let go of the interpreter's lock.
 WORKERS = 2
@@ -107,6 +111,7 @@ def extract(
     rng: Generator,
     cache: FeatureCache | None = None,
     progress: Callable[[int], object] = lambda count: None,
+    device: str = "cpu",
 ) -> Features:
     """Compute the features of ``views`` with the frozen prefix.
 
@@ -116,10 +121,11 @@ def extract(
         rng: chooses the inputs that are kept for the parity gate.
         cache: has features computed before, and gets the others.
         progress: called with the number of views done since the last call.
+        device: see ``training.learn.compute.provider_of``.
     """
     rows = np.sort(rng.choice(len(views), size=min(KEEP, len(views)), replace=False))
     wanted = set(rows.tolist())
-    eye = _Eye(prefix, cache)
+    eye = _Eye(prefix, cache, device)
 
     def one(index: int) -> tuple[Any, Any, Any]:
         image = views[index].open()
@@ -144,6 +150,7 @@ def extract_looks(
     *,
     cache: FeatureCache | None = None,
     progress: Callable[[int], object] = lambda count: None,
+    device: str = "cpu",
 ) -> NDArray[np.float32]:
     """Compute the features of every encoding of ``views``, float32 (N, K, D).
 
@@ -156,8 +163,9 @@ def extract_looks(
         ladder: K rungs.
         cache: has features computed before, and gets the others.
         progress: called with the number of views done since the last call.
+        device: see ``training.learn.compute.provider_of``.
     """
-    eye, pictures = _Eye(prefix, cache), [rung for rung in ladder if rung.has_pixels]
+    eye, pictures = _Eye(prefix, cache, device), [rung for rung in ladder if rung.has_pixels]
     seen, names = [rung.has_pixels for rung in ladder], [pixels_text(rung) for rung in pictures]
 
     def one(view: View) -> NDArray[np.float32]:
@@ -187,6 +195,7 @@ def extract_framed(
     *,
     cache: FeatureCache | None = None,
     progress: Callable[[int], object] = lambda count: None,
+    device: str = "cpu",
 ) -> dict[Seen, NDArray[np.float32]]:
     """Compute the features of what the services' views of a ladder show of ``views``, unencoded.
 
@@ -196,11 +205,12 @@ def extract_framed(
         ladder: its rungs' views are meant.
         cache: has features computed before, and gets the others.
         progress: called with the number of views done since the last call.
+        device: see ``training.learn.compute.provider_of``.
 
     Returns:
         By the rungs' view, float32 (N, D).
     """
-    eye, wanted = _Eye(prefix, cache), list(dict.fromkeys(r.view for r in ladder if r.view))
+    eye, wanted = _Eye(prefix, cache, device), list(dict.fromkeys(r.view for r in ladder if r.view))
 
     def one(picture: View) -> NDArray[np.float32]:
         image = picture.open()
@@ -225,15 +235,11 @@ class _Eye:
     fp32 is what the parity gate proves, with the torch prefix and the inputs kept.
     """
 
-    def __init__(self, prefix: Prefix, cache: FeatureCache | None) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # pictures go through in parallel instead
+    def __init__(self, prefix: Prefix, cache: FeatureCache | None, device: str) -> None:
         model = backbone(prefix, assets.cache_dir() / "prefix")
-        providers = ["CPUExecutionProvider"]
-        self._session = onnxruntime.InferenceSession(model, options, providers=providers)
-        self._side, self._cache, self._identity = prefix.side, cache, identity(model)
+        self._session = _session(model, provider_of(device, prefix.precision), device == "cuda")
+        gpu = self._session.get_providers()[0] == CUDA_PROVIDER
+        self._side, self._cache, self._identity = prefix.side, cache, identity(model, gpu)
 
     def see(
         self, image: Image.Image, looks: Mapping[str, Callable[[], Image.Image]]
@@ -250,6 +256,28 @@ class _Eye:
     def _features(self, image: Image.Image) -> NDArray[np.float32]:
         pixels = to_input(image, self._side)
         return np.asarray(self._session.run(None, {"image": pixels})[0][0])
+
+
+def _session(model: bytes, provider: str, strict: bool) -> Any:
+    """Open the prefix on a provider; the runtime itself falls back to the CPU without a word."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # pictures go through in parallel instead
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if provider == CUDA_PROVIDER:
+        getattr(onnxruntime, "preload_dlls", lambda: None)()
+        providers.insert(0, (CUDA_PROVIDER, {"use_tf32": "0"}))  # fp32, as devices compute it
+    session = onnxruntime.InferenceSession(model, options, providers=providers)
+    if session.get_providers()[0] != provider:
+        said = (
+            "ONNX Runtime cannot start CUDA. Its messages above name the library that is missing; "
+            "CUDA and cuDNN must be those that it was built for."
+        )
+        if strict:
+            raise EnvironmentMissing(f"--device cuda: {said} Or take --device cpu or auto.")
+        _log.warning("%s Features are computed on the CPU.", said)
+    return session
 
 
 def _encoded(scales: Scales, rung: Rung) -> Image.Image:

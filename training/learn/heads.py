@@ -17,6 +17,7 @@ from export.network import CONFIDENCE, FactoredHead, Prefix, always_agrees
 from export.probe_head import ProbeHead
 from export.run import Head
 from training.learn.bandit import FitReport, Observations, fit_factored
+from training.learn.compute import one_thread
 from training.learn.contest import Contest, contest
 from training.learn.distil import classifier_of
 from training.learn.logistic import log_loss
@@ -286,6 +287,7 @@ def policy(head: Head, probe: ProbeHead | None, point: OperatingPoint, pictures:
     return Probing(predicted, told, pictures.size_ratio, point.max_probes, ladder=pictures.ladder)
 
 
+@one_thread()
 def scores(head: Head, features: NDArray[np.float32]) -> Scores:
     """Return a head's scores of features (N, D)."""
     with torch.inference_mode():

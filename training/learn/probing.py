@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edge_sdk.ladder import Ladder, kinds_of
 from export.network import always_agrees
 from export.probe_head import ProbeHead
+from training.learn.compute import one_thread
 from training.learn.logistic import fit_logistic
 
 __all__ = ["PENALTY", "REACH", "Looks", "fit_probe", "predictions"]
@@ -57,6 +58,7 @@ class Looks:
         return Looks(self.original[rows], self.encoded[rows], self.size_ratio[rows], known)
 
 
+@one_thread()
 def fit_probe(
     head: ProbeHead,
     looks: Looks,
@@ -96,6 +98,7 @@ def fit_probe(
     return head.eval()
 
 
+@one_thread()
 def predictions(head: ProbeHead, looks: Looks) -> NDArray[np.float32]:  # (N, probed K, of K)
     """Return the agreement of every rung as seen from every probed rung."""
     with torch.inference_mode():

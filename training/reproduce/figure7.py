@@ -17,7 +17,7 @@ from PIL import Image
 
 from edge_sdk.ladder import PAPER
 from export.network import DQNHead, Prefix
-from training.learn.dqn import one_thread
+from training.learn.compute import one_thread
 from training.measure import baselines
 from training.measure.intervals import Interval, bootstrap_mean
 from training.measure.style import BLACK, GREY, short
