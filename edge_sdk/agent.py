@@ -17,7 +17,7 @@ from edge_sdk import probe
 from edge_sdk.backends.base import Capabilities
 from edge_sdk.backends.limits import takes
 from edge_sdk.climb import Look, climb
-from edge_sdk.codec import Streams, framed, load
+from edge_sdk.codec import Streams, framed
 from edge_sdk.engine import NATIVE, Engine, OnnxEngine, Scores
 from edge_sdk.errors import EngineError, ProviderMissing
 from edge_sdk.featurecodec import FeatureCodec
@@ -26,6 +26,7 @@ from edge_sdk.ladder import REFERENCE, Ladder, Rung, kinds_of, ladder_from_dicts
 from edge_sdk.palette import palette_of
 from edge_sdk.policy import OperatingPoint, choose
 from edge_sdk.preprocess import to_input
+from edge_sdk.reading import load
 from edge_sdk.scenery import Signature
 from edge_sdk.second_look import OnnxProbe, Probe
 from edge_sdk.view import View

@@ -22,7 +22,7 @@ from typing import Self
 
 import numpy as np
 
-from edge_sdk import codec, lossless, opening
+from edge_sdk import lossless, opening, reading
 from edge_sdk.aside import AsideRetrainer
 from edge_sdk.backends.base import Recognition
 from edge_sdk.behind import Behind, Worker
@@ -115,12 +115,12 @@ class EdgeClient:
             self.close()
             raise
 
-    def process(self, image: codec.Source) -> Result:
+    def process(self, image: reading.Source) -> Result:
         """Upload a picture as cheaply as the current agent dares, and return the labels.
 
         Args:
             image: a path, an encoded file's bytes, a PIL image, or an array (see
-                ``edge_sdk.codec.load``).
+                ``edge_sdk.reading.load``).
 
         Raises:
             ImageError: the picture cannot be read.
@@ -134,7 +134,7 @@ class EdgeClient:
         return result
 
     def submit(
-        self, image: codec.Source, key: str = "", *, timeout: float | None = None
+        self, image: reading.Source, key: str = "", *, timeout: float | None = None
     ) -> Future[Result]:
         """Queue a picture for the upload threads; arrays and images are copied first.
 
@@ -296,9 +296,9 @@ class EdgeClient:
                 if self._stale:
                     self._begin_life()
 
-    def _process(self, image: codec.Source, key: str = "") -> Result:
+    def _process(self, image: reading.Source, key: str = "") -> Result:
         begun = self._clock()
-        picture = codec.load(image)
+        picture = reading.load(image)
         loaded = self._clock()
         plan = self._plan()
         errand = Errand(

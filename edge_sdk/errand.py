@@ -17,7 +17,7 @@ from edge_sdk.agent import Agent, Decision
 from edge_sdk.agreement import compare
 from edge_sdk.backends.base import Backend, Label, Recognition
 from edge_sdk.canaries import Canary
-from edge_sdk.codec import Picture, shown
+from edge_sdk.codec import shown
 from edge_sdk.errors import BackendRejected, EngineError
 from edge_sdk.faults import Faults
 from edge_sdk.gate import FrameGate
@@ -27,6 +27,7 @@ from edge_sdk.link import Link
 from edge_sdk.lossless import Recode
 from edge_sdk.parcel import Packer, Parcel
 from edge_sdk.policy import choose
+from edge_sdk.reading import Picture
 from edge_sdk.states import State, Task
 
 __all__ = ["Comparison", "Errand", "Outcome", "Plan"]
