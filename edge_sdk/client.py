@@ -68,7 +68,7 @@ class EdgeClient:
             same pictures and seed give the same events, and results tell all calls.
         rng: default is ``numpy.random.default_rng(config.seed)``.
         clock: seconds that only grow, for ``Result.milliseconds``.
-        load: builds an agent from what the store returns; default is ``edge_sdk.agent.load_agent``.
+        load: builds an agent from what the store returns; default is ``assembly.load_agent``.
         pause: seconds between tries of a link that is down, from the failures in a row.
         metrics: where figures go, see ``edge_sdk.metrics``.
         before_upload, on_result, on_drop, on_state_change, on_swap: see ``edge_sdk.hooks.Hooks``.

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_sdk import probe
-from edge_sdk.agent import Agent, load_agent
+from edge_sdk.agent import Agent
+from edge_sdk.assembly import load_agent
 from edge_sdk.engine import OnnxEngine, Scores
 from edge_sdk.parcel import UNLIMITED, Packer
 from edge_sdk.policy import OperatingPoint

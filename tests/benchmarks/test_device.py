@@ -24,7 +24,8 @@ import pytest
 from PIL import Image
 
 from edge_sdk import EdgeClient, EdgeConfig
-from edge_sdk.agent import Agent, load_agent
+from edge_sdk.agent import Agent
+from edge_sdk.assembly import load_agent
 from edge_sdk.backends.base import Capabilities, Label, Recognition
 from edge_sdk.behind import Inline
 from edge_sdk.bound import outweighs

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from edge_sdk.agent import load_agent
+from edge_sdk.assembly import load_agent
 from edge_sdk.backends.base import Capabilities
 from edge_sdk.errors import EngineError
 from edge_sdk.ladder import FULL, PAPER

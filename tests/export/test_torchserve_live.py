@@ -27,7 +27,8 @@ import requests
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_sdk.agent import Agent, load_agent
+from edge_sdk.agent import Agent
+from edge_sdk.assembly import load_agent
 from edge_sdk.backends.torchserve import TorchServeBackend
 from edge_sdk.errors import BackendProtocol, BackendRejected
 from edge_sdk.featurecodec import FeatureCodec

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_sdk import EdgeClient, EdgeConfig, LoopParameters
-from edge_sdk.agent import Agent, load_agent
+from edge_sdk.agent import Agent
+from edge_sdk.assembly import load_agent
 from edge_sdk.backends.base import Capabilities, Label, Recognition
 from edge_sdk.codec import encode
 from edge_sdk.engine import Scores

@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.special import expit
 
 from edge_sdk import EdgeClient, EdgeConfig
-from edge_sdk.agent import load_agent
+from edge_sdk.assembly import load_agent
 from edge_sdk.backends.base import Capabilities
 from edge_sdk.behind import Inline
 from edge_sdk.featurecodec import FeatureCodec

@@ -12,8 +12,9 @@ from itertools import chain
 
 import numpy as np
 
-from edge_sdk.agent import Agent, load_agent
+from edge_sdk.agent import Agent
 from edge_sdk.agreement import ANY_HIT
+from edge_sdk.assembly import load_agent
 from edge_sdk.codec import encode
 from edge_sdk.estimator import TABLE_1
 from edge_sdk.folder import find_pictures
