@@ -28,7 +28,7 @@ from edge_sdk.backends.base import Recognition
 from edge_sdk.behind import Behind, Worker
 from edge_sdk.cache import AgentCache, Load
 from edge_sdk.config import EdgeConfig
-from edge_sdk.errand import Errand, Outcome, Plan
+from edge_sdk.errand import Errand
 from edge_sdk.errors import ClosedError
 from edge_sdk.footprint import give_back
 from edge_sdk.gate import FrameGate
@@ -38,6 +38,7 @@ from edge_sdk.loop import Loop, OnStateChange, OnSwap
 from edge_sdk.metrics import MetricsSink
 from edge_sdk.outbox import Bounds, Outbox
 from edge_sdk.parcel import Parcel
+from edge_sdk.plan import Outcome, Plan
 from edge_sdk.retrain import Retrainer
 from edge_sdk.sender import Sender, growing_pause
 from edge_sdk.states import Task

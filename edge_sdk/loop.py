@@ -21,7 +21,6 @@ from edge_sdk.backends.base import Label
 from edge_sdk.cache import AgentCache
 from edge_sdk.canaries import BackendWatch, Canary
 from edge_sdk.config import EdgeConfig
-from edge_sdk.errand import Comparison, Outcome, Plan
 from edge_sdk.events import (
     Action,
     Arrived,
@@ -41,6 +40,7 @@ from edge_sdk.evidence import Betting
 from edge_sdk.faults import Faults
 from edge_sdk.loading import Loading
 from edge_sdk.memory import Memory, Transition
+from edge_sdk.plan import Comparison, Outcome, Plan
 from edge_sdk.retrain import Retrainer, RetrainRequest
 from edge_sdk.routing import Pair, fits_beside
 from edge_sdk.scenery import Glimpse
