@@ -27,6 +27,7 @@ from edge_sdk.aside import AsideRetrainer
 from edge_sdk.backends.base import Recognition
 from edge_sdk.behind import Behind, Worker
 from edge_sdk.cache import AgentCache, Load
+from edge_sdk.chronicle import OnStateChange, OnSwap
 from edge_sdk.config import EdgeConfig
 from edge_sdk.errand import Errand
 from edge_sdk.errors import ClosedError
@@ -34,7 +35,7 @@ from edge_sdk.footprint import give_back
 from edge_sdk.gate import FrameGate
 from edge_sdk.hooks import Hooks, Upload
 from edge_sdk.link import Link
-from edge_sdk.loop import Loop, OnStateChange, OnSwap
+from edge_sdk.loop import Loop
 from edge_sdk.metrics import MetricsSink
 from edge_sdk.outbox import Bounds, Outbox
 from edge_sdk.parcel import Parcel

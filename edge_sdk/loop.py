@@ -6,9 +6,8 @@ loop.finish(plan, outcome)     # what was learnt from it
 
 from __future__ import annotations
 
-import logging
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +17,7 @@ from edge_sdk.allowance import Allowance
 from edge_sdk.backends.base import Label
 from edge_sdk.cache import AgentCache
 from edge_sdk.canaries import BackendWatch, Canary
+from edge_sdk.chronicle import Chronicle, OnStateChange, OnSwap
 from edge_sdk.config import EdgeConfig
 from edge_sdk.events import (
     Action,
@@ -41,13 +41,11 @@ from edge_sdk.plan import Outcome, Plan
 from edge_sdk.retrain import Retrainer
 from edge_sdk.routing import Pair, fits_beside
 from edge_sdk.scenery import Glimpse
-from edge_sdk.states import LoopState, State, Task, advance, reason_of
+from edge_sdk.states import LoopState, State, Task, advance
 from edge_sdk.steering import Steering
 from edge_sdk.straying import WINDOWS, Straying
 
-__all__ = ["Loop", "OnStateChange", "OnSwap"]
-
-_log = logging.getLogger("edge_sdk")
+__all__ = ["Loop"]
 
 #: Of the last so many pictures, this many have to be the other scenery's before it is the current;
 #: fewer than the last number are strays, which say nothing about that scenery.
@@ -59,9 +57,6 @@ _PLAIN = {
     Task.REFERENCE_AND_TRIAL: Task.REFERENCE,
     Task.REFERENCE_AND_EXPLORED: Task.REFERENCE,
 }
-
-OnStateChange = Callable[[State, State, str], None]
-OnSwap = Callable[[str, str, str], None]
 
 
 class Loop:
@@ -92,8 +87,7 @@ class Loop:
         self._agents = agents
         self._faults = faults
         self._lessons = Lessons(config, agents, memory, retrainer, faults)
-        self._on_state_change = on_state_change
-        self._on_swap = on_swap
+        self._chronicle = Chronicle(faults, on_state_change, on_swap)
         self._paper = config.monitor == "paper"
         self._agent, self._no_agent = agents.first()
         self._trial: Agent | None = None
@@ -109,10 +103,7 @@ class Loop:
         self._images = 0
         self.steering = self._steered()
         self._straying = self._watching()
-        self.swaps = 0
         self._why = ""  # cause of the last alarm
-        #: Alarms by cause: scenery, backend, noise.
-        self.alarms: Counter[str] = Counter()
         first = self._agent.id if self._agent else ""
         parameters = config.loop if self._paper else self._betting()
         self.state = LoopState.start(first, parameters, config.retrain_after)
@@ -121,6 +112,16 @@ class Loop:
     def agent_id(self) -> str | None:
         """The current agent, or None while there is none."""
         return self._agent.id if self._agent else None
+
+    @property
+    def swaps(self) -> int:
+        """Changes of the current agent so far."""
+        return self._chronicle.swaps
+
+    @property
+    def alarms(self) -> Counter[str]:
+        """Alarms by cause: scenery, backend, noise."""
+        return self._chronicle.alarms
 
     @property
     def retrainings(self) -> int:
@@ -198,13 +199,10 @@ class Loop:
             self.state.state,
             LoopState.start(agent.id, parameters, self._config.retrain_after),
         )
-        if before is not self.state.state and self._on_state_change is not None:
-            self._faults.guarded("hook", self._on_state_change, before, self.state.state, reason)
+        if before is not self.state.state:
+            self._chronicle.tell(before, self.state.state, reason)
         if old is None or old.id != agent.id:
-            self.swaps += 1
-            _log.info("swapped old=%s new=%s", old.id if old else None, agent.id)
-            if self._on_swap is not None:
-                self._faults.guarded("hook", self._on_swap, old.id if old else "", agent.id, reason)
+            self._chronicle.swapped(old, agent, reason)
 
     def close(self) -> None:
         """Give up a running retraining and close the memory."""
@@ -300,12 +298,8 @@ class Loop:
 
     def _swapped(self, old: Agent, reason: str) -> None:
         assert self._agent is not None
-        new = self._agent
-        self.swaps += 1
-        self._agents.promote(new.id, reason)
-        _log.info("swapped old=%s new=%s", old.id, new.id)
-        if self._on_swap is not None:
-            self._faults.guarded("hook", self._on_swap, old.id, new.id, reason)
+        self._agents.promote(self._agent.id, reason)
+        self._chronicle.swapped(old, self._agent, reason)
 
     def _steered(self) -> Steering:
         """Return the current agent's steering, which begins at its certified trade-off."""
@@ -395,16 +389,10 @@ class Loop:
         self._swapped(old, "most pictures are of its scenery again")
 
     def _changed(self, before: LoopState, new: State, cause: Event) -> None:
-        reason = reason_of(before, cause)
+        alarm = ""
         if new is State.QUERYING and before.state in (State.INFERENCE, State.ESTIMATION):
-            self._why = self._cause(cause)
-            self.alarms[self._why] += 1
-            reason = f"{reason}; cause: {self._why}"
-        drawn = isinstance(cause, Arrived) and new is not State.QUERYING
-        level = logging.DEBUG if drawn else logging.INFO
-        _log.log(level, "state old=%s new=%s reason=%r", before.state, new, reason)
-        if self._on_state_change is not None:
-            self._faults.guarded("hook", self._on_state_change, before.state, new, reason)
+            alarm = self._why = self._cause(cause)
+        self._chronicle.changed(before, new, cause, alarm)
 
     def _cause(self, cause: Event) -> str:
         """Tell why an alarm rang: other pictures, another model, or answers that vary."""
