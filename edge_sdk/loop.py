@@ -6,7 +6,7 @@ loop.finish(plan, outcome)     # what was learnt from it
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -43,13 +43,10 @@ from edge_sdk.routing import Pair, fits_beside
 from edge_sdk.scenery import Glimpse
 from edge_sdk.states import LoopState, State, Task, advance
 from edge_sdk.steering import Steering
-from edge_sdk.straying import WINDOWS, Straying
+from edge_sdk.straying import WINDOWS
+from edge_sdk.whereabouts import Whereabouts
 
 __all__ = ["Loop"]
-
-#: Of the last so many pictures, this many have to be the other scenery's before it is the current;
-#: fewer than the last number are strays, which say nothing about that scenery.
-_ROUTED, _MOSTLY, _STRAYS = 24, 18, 6
 
 #: A task without its extra uploads.
 _PLAIN = {
@@ -94,15 +91,13 @@ class Loop:
         self._loading: Loading | None = None
         self._previous: Agent | None = None  # the agent before, to go back to
         self._other: Agent | None = None  # an agent of another scenery, decides about its pictures
-        self._routed: deque[bool] = deque(maxlen=_ROUTED)
-        self._beside = Straying(None)  # watches the pictures that the other agent decides about
         self._service = BackendWatch(0 if self._paper else config.canaries, config.canary_every)
         self._allowance = Allowance(
             None if self._paper else config.max_extra_bytes, config.max_extra_calls, config.labels
         )
         self._images = 0
         self.steering = self._steered()
-        self._straying = self._watching()
+        self._where = self._watching()
         self._why = ""  # cause of the last alarm
         first = self._agent.id if self._agent else ""
         parameters = config.loop if self._paper else self._betting()
@@ -225,8 +220,7 @@ class Loop:
     def _perform(self, action: Action) -> Sequence[Event]:
         match action.do:
             case Do.RANK:
-                watch = self._beside if sum(self._routed) >= _MOSTLY else self._straying
-                recent = watch.last(self._config.loop.n if self._paper else WINDOWS[0])
+                recent = self._where.last(self._config.loop.n if self._paper else WINDOWS[0])
                 return [Ranked(self._agents.ranked(recent) if recent else ())]
             case Do.LOAD:
                 return self._load(action.agent)
@@ -291,10 +285,8 @@ class Loop:
         changed = self._agent is not None and self._agent.id != new.id
         self._previous = self._agent if changed else self._previous
         self._agent, self._other = new, other
-        self._routed.clear()
-        self._beside = Straying(other.signature if other else None)
         self.steering = self._steered()
-        self._straying = self._watching()
+        self._where = self._watching()
 
     def _swapped(self, old: Agent, reason: str) -> None:
         assert self._agent is not None
@@ -323,9 +315,8 @@ class Loop:
             r_th=loop.r_th,
         )
 
-    def _watching(self) -> Straying:
-        signature = self._agent.signature if self._agent else None
-        return Straying(None if self._paper else signature)
+    def _watching(self) -> Whereabouts:
+        return Whereabouts(None if self._paper else self._agent, self._other)
 
     def _affordable(self, task: Task) -> Task:
         """Return the task, without its extra uploads where they would break a cap."""
@@ -364,18 +355,9 @@ class Loop:
 
     def _see(self, decision: Decision) -> None:
         """Take in what the current picture looks like; feed what follows from it."""
-        routed = self._other is not None and decision.agent == self._other.id
-        if self._other is not None:
-            self._routed.append(routed)
-        watch = self._beside if routed else self._straying
-        strange = watch.see(Glimpse(decision.features, decision.palette))
-        if sum(self._routed) < _STRAYS:
-            self._beside.forget()
-        if self._paper:
-            return
-        if strange:
+        if self._where.see(Glimpse(decision.features, decision.palette), decision.agent):
             self._feed(Strayed())
-        elif routed and sum(self._routed) >= _MOSTLY:
+        elif self._where.returned:
             self._return()
 
     def _return(self) -> None:
@@ -396,8 +378,7 @@ class Loop:
 
     def _cause(self, cause: Event) -> str:
         """Tell why an alarm rang: other pictures, another model, or answers that vary."""
-        strange = self._straying.suspicious or self._beside.suspicious
-        if isinstance(cause, Strayed) or (strange and not self._paper):
+        if isinstance(cause, Strayed) or self._where.suspicious:
             return "scenery"
         if isinstance(cause, Changed) or self._service.suspicious:
             return "backend"
