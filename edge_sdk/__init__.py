@@ -14,8 +14,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edge_sdk.agent import Agent, load_agent
+    from edge_sdk.agent import Agent
     from edge_sdk.agreement import compare
+    from edge_sdk.assembly import load_agent
     from edge_sdk.backends import open_backend
     from edge_sdk.backends.base import Backend, Box, Capabilities, Label, Recognition
     from edge_sdk.behind import Inline
@@ -101,8 +102,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "edge_sdk.agent": ("Agent", "load_agent"),
+    "edge_sdk.agent": ("Agent",),
     "edge_sdk.agreement": ("compare",),
+    "edge_sdk.assembly": ("load_agent",),
     "edge_sdk.backends": ("open_backend",),
     "edge_sdk.backends.base": ("Backend", "Box", "Capabilities", "Label", "Recognition"),
     "edge_sdk.behind": ("Inline",),

@@ -22,22 +22,24 @@ from typing import Self
 
 import numpy as np
 
-from edge_sdk import codec, lossless, opening
+from edge_sdk import lossless, opening, reading
 from edge_sdk.aside import AsideRetrainer
 from edge_sdk.backends.base import Recognition
 from edge_sdk.behind import Behind, Worker
 from edge_sdk.cache import AgentCache, Load
+from edge_sdk.chronicle import OnStateChange, OnSwap
 from edge_sdk.config import EdgeConfig
-from edge_sdk.errand import Errand, Outcome, Plan
+from edge_sdk.errand import Errand
 from edge_sdk.errors import ClosedError
 from edge_sdk.footprint import give_back
 from edge_sdk.gate import FrameGate
 from edge_sdk.hooks import Hooks, Upload
 from edge_sdk.link import Link
-from edge_sdk.loop import Loop, OnStateChange, OnSwap
+from edge_sdk.loop import Loop
 from edge_sdk.metrics import MetricsSink
 from edge_sdk.outbox import Bounds, Outbox
 from edge_sdk.parcel import Parcel
+from edge_sdk.plan import Outcome, Plan
 from edge_sdk.retrain import Retrainer
 from edge_sdk.sender import Sender, growing_pause
 from edge_sdk.states import Task
@@ -68,7 +70,7 @@ class EdgeClient:
             same pictures and seed give the same events, and results tell all calls.
         rng: default is ``numpy.random.default_rng(config.seed)``.
         clock: seconds that only grow, for ``Result.milliseconds``.
-        load: builds an agent from what the store returns; default is ``edge_sdk.agent.load_agent``.
+        load: builds an agent from what the store returns; default is ``assembly.load_agent``.
         pause: seconds between tries of a link that is down, from the failures in a row.
         metrics: where figures go, see ``edge_sdk.metrics``.
         before_upload, on_result, on_drop, on_state_change, on_swap: see ``edge_sdk.hooks.Hooks``.
@@ -115,12 +117,12 @@ class EdgeClient:
             self.close()
             raise
 
-    def process(self, image: codec.Source) -> Result:
+    def process(self, image: reading.Source) -> Result:
         """Upload a picture as cheaply as the current agent dares, and return the labels.
 
         Args:
             image: a path, an encoded file's bytes, a PIL image, or an array (see
-                ``edge_sdk.codec.load``).
+                ``edge_sdk.reading.load``).
 
         Raises:
             ImageError: the picture cannot be read.
@@ -134,7 +136,7 @@ class EdgeClient:
         return result
 
     def submit(
-        self, image: codec.Source, key: str = "", *, timeout: float | None = None
+        self, image: reading.Source, key: str = "", *, timeout: float | None = None
     ) -> Future[Result]:
         """Queue a picture for the upload threads; arrays and images are copied first.
 
@@ -296,9 +298,9 @@ class EdgeClient:
                 if self._stale:
                     self._begin_life()
 
-    def _process(self, image: codec.Source, key: str = "") -> Result:
+    def _process(self, image: reading.Source, key: str = "") -> Result:
         begun = self._clock()
-        picture = codec.load(image)
+        picture = reading.load(image)
         loaded = self._clock()
         plan = self._plan()
         errand = Errand(

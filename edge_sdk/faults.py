@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 __all__ = ["Faults"]
 
@@ -38,6 +39,13 @@ class Faults:
         self.log_once(part, error)
         if self._told is not None:
             self._told(part)
+
+    def guarded(self, part: str, call: Callable[..., object], *arguments: Any) -> None:
+        """Call hooks, disks and children, which must not stop the host; note what they raise."""
+        try:
+            call(*arguments)
+        except Exception as error:
+            self.note(part, error)
 
     def log_once(self, part: str, error: Exception) -> None:
         """Log a failure with its traceback, unless one of its kind was logged before."""

@@ -1,4 +1,4 @@
-"""Which files of a folder are pictures, by their endings; reading them is the codec's business."""
+"""Which files of a folder are pictures, by their endings; ``edge_sdk.reading`` opens them."""
 
 from __future__ import annotations
 

@@ -6,12 +6,9 @@ loop.finish(plan, outcome)     # what was learnt from it
 
 from __future__ import annotations
 
-import logging
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,8 +17,8 @@ from edge_sdk.allowance import Allowance
 from edge_sdk.backends.base import Label
 from edge_sdk.cache import AgentCache
 from edge_sdk.canaries import BackendWatch, Canary
+from edge_sdk.chronicle import Chronicle, OnStateChange, OnSwap
 from edge_sdk.config import EdgeConfig
-from edge_sdk.errand import Comparison, Outcome, Plan
 from edge_sdk.events import (
     Action,
     Arrived,
@@ -32,30 +29,24 @@ from edge_sdk.events import (
     Explored,
     LoadFailed,
     Ranked,
-    Retrained,
-    RetrainFailed,
     Returned,
     Strayed,
 )
 from edge_sdk.evidence import Betting
 from edge_sdk.faults import Faults
+from edge_sdk.lessons import Lessons
 from edge_sdk.loading import Loading
-from edge_sdk.memory import Memory, Transition
-from edge_sdk.retrain import Retrainer, RetrainRequest
+from edge_sdk.memory import Memory
+from edge_sdk.plan import Outcome, Plan
+from edge_sdk.retrain import Retrainer
 from edge_sdk.routing import Pair, fits_beside
 from edge_sdk.scenery import Glimpse
-from edge_sdk.states import LoopState, State, Task, advance, reason_of
+from edge_sdk.states import LoopState, State, Task, advance
 from edge_sdk.steering import Steering
-from edge_sdk.straying import WINDOWS, Straying
-from model_store.errors import AdaCompressError
+from edge_sdk.straying import WINDOWS
+from edge_sdk.whereabouts import Whereabouts
 
-__all__ = ["Loop", "OnStateChange", "OnSwap"]
-
-_log = logging.getLogger("edge_sdk")
-
-#: Of the last so many pictures, this many have to be the other scenery's before it is the current;
-#: fewer than the last number are strays, which say nothing about that scenery.
-_ROUTED, _MOSTLY, _STRAYS = 24, 18, 6
+__all__ = ["Loop"]
 
 #: A task without its extra uploads.
 _PLAIN = {
@@ -63,9 +54,6 @@ _PLAIN = {
     Task.REFERENCE_AND_TRIAL: Task.REFERENCE,
     Task.REFERENCE_AND_EXPLORED: Task.REFERENCE,
 }
-
-OnStateChange = Callable[[State, State, str], None]
-OnSwap = Callable[[str, str, str], None]
 
 
 class Loop:
@@ -94,31 +82,23 @@ class Loop:
     ) -> None:
         self._config = config
         self._agents = agents
-        self._memory = memory
-        self._retrainer = retrainer
         self._faults = faults
-        self._on_state_change = on_state_change
-        self._on_swap = on_swap
+        self._lessons = Lessons(config, agents, memory, retrainer, faults)
+        self._chronicle = Chronicle(faults, on_state_change, on_swap)
         self._paper = config.monitor == "paper"
         self._agent, self._no_agent = agents.first()
         self._trial: Agent | None = None
         self._loading: Loading | None = None
         self._previous: Agent | None = None  # the agent before, to go back to
         self._other: Agent | None = None  # an agent of another scenery, decides about its pictures
-        self._routed: deque[bool] = deque(maxlen=_ROUTED)
-        self._beside = Straying(None)  # watches the pictures that the other agent decides about
         self._service = BackendWatch(0 if self._paper else config.canaries, config.canary_every)
         self._allowance = Allowance(
             None if self._paper else config.max_extra_bytes, config.max_extra_calls, config.labels
         )
         self._images = 0
         self.steering = self._steered()
-        self._straying = self._watching()
-        self.swaps = 0
-        self.retrainings = 0
+        self._where = self._watching()
         self._why = ""  # cause of the last alarm
-        #: Alarms by cause: scenery, backend, noise.
-        self.alarms: Counter[str] = Counter()
         first = self._agent.id if self._agent else ""
         parameters = config.loop if self._paper else self._betting()
         self.state = LoopState.start(first, parameters, config.retrain_after)
@@ -128,6 +108,21 @@ class Loop:
         """The current agent, or None while there is none."""
         return self._agent.id if self._agent else None
 
+    @property
+    def swaps(self) -> int:
+        """Changes of the current agent so far."""
+        return self._chronicle.swaps
+
+    @property
+    def alarms(self) -> Counter[str]:
+        """Alarms by cause: scenery, backend, noise."""
+        return self._chronicle.alarms
+
+    @property
+    def retrainings(self) -> int:
+        """Retrainings begun so far."""
+        return self._lessons.begun
+
     def begin(self, rng: np.random.Generator) -> Plan:
         """Plan the picture that just arrived."""
         # Both are drawn always, so that a run is reproducible whatever the states are.
@@ -135,8 +130,8 @@ class Loop:
         if self._agent is None:
             return Plan(self.state.state, Task.REFERENCE, None, fallback=self._no_agent)
         self._images += 1
-        if self.state.running:
-            self._poll()
+        if self.state.running and (ended := self._lessons.ended()) is not None:
+            self._feed(ended)
         self._poll_loading()
         self._feed(Arrived(xi))
         now, task = self.state, self._affordable(self.state.task)
@@ -173,14 +168,15 @@ class Loop:
             self._feed(LoadFailed(plan.agent.id))  # matters only if it is on trial
         if not outcome.comparisons:
             return
-        self._log(plan.agent, outcome)
+        if self._agent is not None and plan.agent.ladder == self._agent.ladder:
+            self._lessons.remember(plan.agent.ladder, outcome)  # another space would teach nonsense
         if plan.task is Task.REFERENCE_AND_EXPLORED:
             self._feed(Explored(len(outcome.comparisons)))
             return
         for one in outcome.comparisons:
             if plan.task is Task.COMPRESSED_AND_REFERENCE:
                 self.steering.verified(one.agreement)
-            self._feed(Compared(plan.agent.id, one.agreement, self._reward(one)))
+            self._feed(Compared(plan.agent.id, one.agreement, self._lessons.reward(one)))
 
     def fresh(self, name: str | None) -> Agent:
         """See ``AgentCache.fresh``; needs no lock."""
@@ -189,8 +185,8 @@ class Loop:
     def use(self, agent: Agent, reason: str) -> None:
         """Begin anew with an agent that the host chose; a retraining is given up."""
         old = self._agent
-        if self.state.running and self._retrainer is not None:
-            self._guarded("retrainer", self._retrainer.close)
+        if self.state.running:
+            self._lessons.give_up()
         self._trial = self._loading = None
         self._become(agent, None)
         parameters = self._config.loop if self._paper else self._betting()
@@ -198,20 +194,15 @@ class Loop:
             self.state.state,
             LoopState.start(agent.id, parameters, self._config.retrain_after),
         )
-        if before is not self.state.state and self._on_state_change is not None:
-            self._guarded("hook", self._on_state_change, before, self.state.state, reason)
+        if before is not self.state.state:
+            self._chronicle.tell(before, self.state.state, reason)
         if old is None or old.id != agent.id:
-            self.swaps += 1
-            _log.info("swapped old=%s new=%s", old.id if old else None, agent.id)
-            if self._on_swap is not None:
-                self._guarded("hook", self._on_swap, old.id if old else "", agent.id, reason)
+            self._chronicle.swapped(old, agent, reason)
 
     def close(self) -> None:
         """Give up a running retraining and close the memory."""
         self._loading = None
-        for part, thing in (("retrainer", self._retrainer), ("memory", self._memory)):
-            if thing is not None:
-                self._guarded(part, thing.close)
+        self._lessons.close()
 
     def _feed(self, event: Event) -> None:
         pending = [event]
@@ -229,8 +220,7 @@ class Loop:
     def _perform(self, action: Action) -> Sequence[Event]:
         match action.do:
             case Do.RANK:
-                watch = self._beside if sum(self._routed) >= _MOSTLY else self._straying
-                recent = watch.last(self._config.loop.n if self._paper else WINDOWS[0])
+                recent = self._where.last(self._config.loop.n if self._paper else WINDOWS[0])
                 return [Ranked(self._agents.ranked(recent) if recent else ())]
             case Do.LOAD:
                 return self._load(action.agent)
@@ -238,16 +228,15 @@ class Loop:
                 self._adopt()
             case Do.ROLL_BACK:
                 self._roll_back(action.agent)
-            case Do.COLLECT if self._retrainer is None or self._memory is None:
-                thing = "retrainer" if self._retrainer is None else "memory"
-                missing = AdaCompressError(f"Retraining is impossible: there is no {thing}.")
-                self._faults.note("retrainer", missing)
-                return [RetrainFailed()]
+            case Do.COLLECT:
+                return self._lessons.collect()
             case Do.START:
-                return self._start()
-            case Do.TRIM | Do.FLUSH if self._memory is not None:
-                keep = self._config.loop.n if action.do is Do.TRIM else 0
-                self._guarded("memory", self._memory.keep_last, keep)
+                assert self._agent is not None  # pictures were compared
+                return self._lessons.begin(self._agent.id)
+            case Do.TRIM:
+                self._lessons.keep_last(self._config.loop.n)
+            case Do.FLUSH:
+                self._lessons.keep_last(0)
         return []
 
     def _load(self, name: str) -> Sequence[Event]:
@@ -296,58 +285,13 @@ class Loop:
         changed = self._agent is not None and self._agent.id != new.id
         self._previous = self._agent if changed else self._previous
         self._agent, self._other = new, other
-        self._routed.clear()
-        self._beside = Straying(other.signature if other else None)
         self.steering = self._steered()
-        self._straying = self._watching()
+        self._where = self._watching()
 
     def _swapped(self, old: Agent, reason: str) -> None:
         assert self._agent is not None
-        new = self._agent
-        self.swaps += 1
-        self._agents.promote(new.id, reason)
-        _log.info("swapped old=%s new=%s", old.id, new.id)
-        if self._on_swap is not None:
-            self._guarded("hook", self._on_swap, old.id, new.id, reason)
-
-    def _start(self) -> Sequence[Event]:
-        self.retrainings += 1
-        try:
-            assert self._retrainer is not None  # see Do.COLLECT
-            assert self._memory is not None
-            assert self._agent is not None
-            self._retrainer.start(
-                RetrainRequest(
-                    store=self._agents.root,
-                    parent=self._agent.id,
-                    memory=str(Path(self._memory.path).absolute()),
-                    scenery=self._agents.next_scenery(),
-                    alpha=self._config.alpha,
-                    beta=self._config.beta,
-                    target_accuracy=self._config.target_accuracy,
-                    seed=self._config.seed + self.retrainings,
-                )
-            )
-        except Exception as error:  # a retrainer must not stop the host
-            self._faults.note("retrainer", error)
-            return [RetrainFailed()]
-        return []
-
-    def _poll(self) -> None:
-        assert self._retrainer is not None  # it was started
-        try:
-            result = self._retrainer.poll()
-        except Exception as error:  # see _start
-            self._faults.note("retrainer", error)
-            self._feed(RetrainFailed())
-            return
-        if result is None:
-            return
-        if result.agent is None:
-            self._faults.note("retrainer", AdaCompressError(f"Retraining failed: {result.reason}."))
-            self._feed(RetrainFailed())
-        else:
-            self._feed(Retrained(result.agent))
+        self._agents.promote(self._agent.id, reason)
+        self._chronicle.swapped(old, self._agent, reason)
 
     def _steered(self) -> Steering:
         """Return the current agent's steering, which begins at its certified trade-off."""
@@ -371,9 +315,8 @@ class Loop:
             r_th=loop.r_th,
         )
 
-    def _watching(self) -> Straying:
-        signature = self._agent.signature if self._agent else None
-        return Straying(None if self._paper else signature)
+    def _watching(self) -> Whereabouts:
+        return Whereabouts(None if self._paper else self._agent, self._other)
 
     def _affordable(self, task: Task) -> Task:
         """Return the task, without its extra uploads where they would break a cap."""
@@ -412,18 +355,9 @@ class Loop:
 
     def _see(self, decision: Decision) -> None:
         """Take in what the current picture looks like; feed what follows from it."""
-        routed = self._other is not None and decision.agent == self._other.id
-        if self._other is not None:
-            self._routed.append(routed)
-        watch = self._beside if routed else self._straying
-        strange = watch.see(Glimpse(decision.features, decision.palette))
-        if sum(self._routed) < _STRAYS:
-            self._beside.forget()
-        if self._paper:
-            return
-        if strange:
+        if self._where.see(Glimpse(decision.features, decision.palette), decision.agent):
             self._feed(Strayed())
-        elif routed and sum(self._routed) >= _MOSTLY:
+        elif self._where.returned:
             self._return()
 
     def _return(self) -> None:
@@ -436,54 +370,16 @@ class Loop:
         self._feed(Returned(new.id))
         self._swapped(old, "most pictures are of its scenery again")
 
-    def _log(self, agent: Agent, outcome: Outcome) -> None:
-        """Log transitions of the current agent's space; of another's they would teach nonsense."""
-        if self._memory is None or self._agent is None or agent.ladder != self._agent.ladder:
-            return
-        assert outcome.decision is not None  # nothing is compared without
-        features = outcome.decision.features
-        space = f"{features.size} {' '.join(rung.name for rung in agent.ladder)}"
-        transitions = [
-            Transition(
-                features=features,
-                rung=one.rung,
-                reward=self._reward(one),
-                agreement=one.agreement,
-                size_ratio=one.size_ratio,
-                image=outcome.image,
-                palette=outcome.decision.palette,
-            )
-            for one in outcome.comparisons
-        ]
-        self._guarded("memory", self._memory.use, space)
-        self._guarded("memory", self._memory.append, transitions)
-
-    def _reward(self, one: Comparison) -> float:
-        return self._config.alpha * one.agreement - one.size_ratio + self._config.beta
-
     def _changed(self, before: LoopState, new: State, cause: Event) -> None:
-        reason = reason_of(before, cause)
+        alarm = ""
         if new is State.QUERYING and before.state in (State.INFERENCE, State.ESTIMATION):
-            self._why = self._cause(cause)
-            self.alarms[self._why] += 1
-            reason = f"{reason}; cause: {self._why}"
-        drawn = isinstance(cause, Arrived) and new is not State.QUERYING
-        level = logging.DEBUG if drawn else logging.INFO
-        _log.log(level, "state old=%s new=%s reason=%r", before.state, new, reason)
-        if self._on_state_change is not None:
-            self._guarded("hook", self._on_state_change, before.state, new, reason)
+            alarm = self._why = self._cause(cause)
+        self._chronicle.changed(before, new, cause, alarm)
 
     def _cause(self, cause: Event) -> str:
         """Tell why an alarm rang: other pictures, another model, or answers that vary."""
-        strange = self._straying.suspicious or self._beside.suspicious
-        if isinstance(cause, Strayed) or (strange and not self._paper):
+        if isinstance(cause, Strayed) or self._where.suspicious:
             return "scenery"
         if isinstance(cause, Changed) or self._service.suspicious:
             return "backend"
         return "noise"
-
-    def _guarded(self, part: str, call: Callable[..., Any], *arguments: Any) -> None:
-        try:
-            call(*arguments)
-        except Exception as error:  # hooks, disks and children must not stop the host
-            self._faults.note(part, error)

@@ -104,7 +104,7 @@ def default_retrainer() -> Retrainer | None:
 
 def loader(config: EdgeConfig, store: AgentStore) -> Load:
     """Return what builds agents; engines built for this GPU are in the store's folder."""
-    from edge_sdk.agent import load_agent
+    from edge_sdk.assembly import load_agent
 
     return partial(
         load_agent,

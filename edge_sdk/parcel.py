@@ -8,9 +8,10 @@ from functools import cache, cached_property
 from edge_sdk.backends.base import Capabilities
 from edge_sdk.backends.limits import fits, media_type, takes
 from edge_sdk.bound import outweighs
-from edge_sdk.codec import Picture, Scales, Streams, encode, upload_size
+from edge_sdk.codec import Scales, Streams, encode, upload_size
 from edge_sdk.ladder import FULL, REFERENCE, Ladder
 from edge_sdk.lossless import Recode
+from edge_sdk.reading import Picture
 from edge_sdk.rung import WEBP, Rung
 from model_store.files import sha256_bytes
 

@@ -47,7 +47,7 @@ def to_input(image: Image.Image, side: int) -> NDArray[np.uint8]:
     """
     if image.mode != "RGB":
         raise UsageError(
-            f"The engine's input is made from RGB, not {image.mode!r}; use codec.load."
+            f"The engine's input is made from RGB, not {image.mode!r}; use reading.load."
         )
     # Four samples a pixel, wherever they fall: a filter over every source pixel costs five times as
     # much on a large frame, and agents learnt no better from it.

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from edge_sdk.codec import Source, as_file, kept
 from edge_sdk.errors import BackendRejected, ClosedError, DroppedError
 from edge_sdk.faults import Faults
 from edge_sdk.outbox import Entry, Outbox
+from edge_sdk.reading import Source, as_file, kept
 from edge_sdk.spool import Spool
 from edge_sdk.stats import Result
 from model_store.errors import BackendError

@@ -46,7 +46,7 @@ from edge_sdk.events import (
 )
 from edge_sdk.evidence import Betting, Evidence
 
-__all__ = ["LoopState", "State", "Task", "Trial", "advance", "reason_of"]
+__all__ = ["LoopState", "State", "Task", "Trial", "advance"]
 
 #: Rests double with every failed retraining in a row, up to 2 to this power.
 _MAX_DOUBLINGS = 6
@@ -290,28 +290,3 @@ def _explored(now: LoopState, count: int) -> Step:
 def _rest(now: LoopState) -> LoopState:
     pictures = now.retrain_after * 2 ** min(now.failures, _MAX_DOUBLINGS)
     return replace(now, running=False, missing=0, rest=pictures, failures=now.failures + 1)
-
-
-def _promise(now: LoopState) -> float:
-    chosen = now.parameters
-    return chosen.target if isinstance(chosen, Betting) else chosen.A_0
-
-
-def reason_of(before: LoopState, cause: Event) -> str:
-    """Return in words why ``cause`` changed the state ``before``."""
-    match cause:
-        case Arrived() if before.state is State.RETRAINING:
-            return "rested after a failed retraining"
-        case Arrived(xi=xi):
-            return f"drew {xi:.3f}, p_est {before.p_est:.3f}"
-        case Strayed():
-            return "the pictures left the agent's scenery"
-        case Changed(what=what):
-            return what
-        case Compared() if before.trial is None:
-            return f"agreement fell below {_promise(before):g}"
-        case Compared(agreement=agreement) if before.trial is not None:
-            done = len(before.trial.agreements) + 1
-            return f"agent {before.trial.agent} after {done} pictures, the last {agreement:g}"
-        case _:
-            return "no cached agent fits"

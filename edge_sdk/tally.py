@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from edge_sdk.errand import Outcome
 from edge_sdk.faults import Faults
 from edge_sdk.footprint import give_back
 from edge_sdk.hooks import Hooks
 from edge_sdk.metrics import Meter, MetricsSink
+from edge_sdk.plan import Outcome
 from edge_sdk.stats import Counters, Result
 
 __all__ = ["Tally"]

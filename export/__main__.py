@@ -177,8 +177,8 @@ def _calibration(arguments: argparse.Namespace, store: Store, agent: str) -> Any
 
 
 def _photos(folder: Path, most: int) -> list[Any]:
-    from edge_sdk.codec import load
     from edge_sdk.folder import find_pictures
+    from edge_sdk.reading import load
 
     found = find_pictures(folder)
     chosen = found[:: max(1, -(-len(found) // most))]

@@ -15,10 +15,11 @@ import numpy as np
 from PIL import Image
 
 from edge_sdk.agent import Agent
-from edge_sdk.codec import Picture, encode
+from edge_sdk.codec import encode
 from edge_sdk.engine import OnnxEngine
 from edge_sdk.ladder import REFERENCE
 from edge_sdk.parcel import UNLIMITED, Packer
+from edge_sdk.reading import Picture
 from model_store.errors import UsageError
 
 __all__ = ["Row", "bench", "table"]

@@ -65,8 +65,8 @@ def _check(arguments: argparse.Namespace) -> None:
 def _quantized(
     arguments: argparse.Namespace, codec: CodecFiles, result: dict[str, Any]
 ) -> tuple[CodecFiles, int]:
-    from edge_sdk.codec import load
     from edge_sdk.folder import find_pictures
+    from edge_sdk.reading import load
     from export.codec_int8 import MAX_PHOTOS, with_int8
 
     found = find_pictures(arguments.calibration)

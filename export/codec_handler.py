@@ -24,10 +24,10 @@ from typing import Any
 from PIL import Image
 
 from edge_sdk.backends.base import Label
-from edge_sdk.codec import load
 from edge_sdk.errors import ImageError
 from edge_sdk.featurecodec import Artefact, is_stream
 from edge_sdk.featurecodec.tail import CLASSIFIER, Tail, Whole
+from edge_sdk.reading import load
 
 __all__ = ["HEADER", "handle"]
 

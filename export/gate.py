@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_sdk import probe
-from edge_sdk.agent import Agent, load_agent
-from edge_sdk.codec import Picture
+from edge_sdk.agent import Agent
+from edge_sdk.assembly import load_agent
 from edge_sdk.engine import OnnxEngine, Scores
 from edge_sdk.parcel import UNLIMITED, Packer
 from edge_sdk.policy import OperatingPoint
 from edge_sdk.probe import Q_GAP
+from edge_sdk.reading import Picture
 from model_store import StoredAgent
 from model_store.errors import GateFailed, UsageError
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from edge_sdk.agent import VARIANTS
+from edge_sdk.assembly import VARIANTS
 from edge_sdk.engine import NATIVE, SCHEMA, OnnxEngine
 from edge_sdk.engine_trt import WORKSPACE, open_trt, plan_path, requirements
 from edge_sdk.gpu import Gpu

@@ -17,11 +17,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge_sdk.agent import Agent, load_agent
+from edge_sdk.agent import Agent
+from edge_sdk.assembly import load_agent
 from edge_sdk.backends.base import Capabilities
-from edge_sdk.codec import load
 from edge_sdk.errors import ImageError
 from edge_sdk.parcel import UNLIMITED, Packer
+from edge_sdk.reading import load
 from model_store.agent import StoredAgent
 from model_store.blobs import Blobs
 from model_store.files import read_json

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_sdk import probe
-from edge_sdk.agent import VARIANTS
+from edge_sdk.assembly import VARIANTS
 from edge_sdk.engine import NATIVE, OnnxEngine
 from edge_sdk.errors import EngineError
 from export.bench import Row, bench

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_sdk import codec
+from edge_sdk import codec, reading
 from edge_sdk.errors import ImageError
 from model_store.errors import UsageError
 
@@ -75,7 +75,7 @@ class View:
 @lru_cache(maxsize=4)
 def _decoded(path: Path) -> Image.Image:
     """Decode a photo once for its views, which are opened one after the other."""
-    return codec.load(path).image
+    return reading.load(path).image
 
 
 def readable(paths: Iterable[Path], warn: Callable[[str], None]) -> list[Path]:
@@ -87,7 +87,7 @@ def readable(paths: Iterable[Path], warn: Callable[[str], None]) -> list[Path]:
     good = []
     for path in paths:
         try:
-            codec.load(path)
+            reading.load(path)
         except ImageError as error:
             warn(f"left out: {error}")
         else:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from edge_sdk import probe
-from edge_sdk.agent import codec_of
+from edge_sdk.assembly import codec_of
 from edge_sdk.engine import OnnxEngine, Scores
 from edge_sdk.ladder import ladder_from_dicts
 from edge_sdk.memory import Transitions, read_transitions

@@ -139,7 +139,7 @@ class FeatureCodec(Wire):
             EngineError: the runtime failed, or an integer is beyond the codec's limit.
         """
         if image.mode != "RGB":
-            raise UsageError(f"Features are made from RGB, not {image.mode!r}; use codec.load.")
+            raise UsageError(f"Features are made from RGB, not {image.mode!r}; use reading.load.")
         return self.of_pixels(self.view.pixels(image))
 
     def of_pixels(self, pixels: npt.NDArray[np.uint8]) -> Integers:

@@ -26,17 +26,19 @@ import pytest
 from PIL import Image
 
 from edge_sdk import EdgeClient, EdgeConfig
-from edge_sdk.agent import Agent, load_agent
+from edge_sdk.agent import Agent
+from edge_sdk.assembly import load_agent
 from edge_sdk.backends.base import Capabilities, Label, Recognition
 from edge_sdk.behind import Inline
 from edge_sdk.bound import outweighs
-from edge_sdk.codec import Picture, encode, load
+from edge_sdk.codec import encode
 from edge_sdk.engine import OnnxEngine
 from edge_sdk.ladder import FULL, REFERENCE, Rung
 from edge_sdk.parcel import Packer
 from edge_sdk.policy import OperatingPoint
 from edge_sdk.preprocess import SPEC, spec_sha256, to_input
 from edge_sdk.probe import expectation
+from edge_sdk.reading import Picture, load
 from export.fuse import export_probe, fuse
 from export.network import FactoredHead, Prefix
 from model_store import Draft, Store

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from edge_sdk.codec import Scales, encode, load
+from edge_sdk.codec import Scales, encode
 from edge_sdk.ladder import FULL, PAPER, REFERENCE, Ladder
 from edge_sdk.lossless import Recode, open_pass
+from edge_sdk.reading import load
 from model_store.errors import EnvironmentMissing
 from training import assets
 

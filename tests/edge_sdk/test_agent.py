@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from edge_sdk.agent import load_agent
+from edge_sdk.assembly import load_agent
 from edge_sdk.engine import PROVIDERS, OnnxEngine
 from edge_sdk.errors import EngineError, ProviderMissing
 from edge_sdk.ladder import FULL, PAPER

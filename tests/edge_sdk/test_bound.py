@@ -10,9 +10,10 @@ from PIL import Image
 
 from edge_sdk.backends.base import Capabilities
 from edge_sdk.bound import outweighs
-from edge_sdk.codec import Picture, encode
+from edge_sdk.codec import encode
 from edge_sdk.ladder import FULL, REFERENCE
 from edge_sdk.parcel import Packer
+from edge_sdk.reading import Picture
 
 CAPABILITIES = Capabilities(max_bytes=1 << 22, min_side=1, max_side=65_500)
 

@@ -15,12 +15,13 @@ from PIL import Image
 
 from edge_sdk.backends.base import Box, Label, Recognition
 from edge_sdk.client import EdgeClient
-from edge_sdk.codec import encode, load
+from edge_sdk.codec import encode
 from edge_sdk.config import EdgeConfig
 from edge_sdk.errors import ClosedError
 from edge_sdk.estimator import LoopParameters
 from edge_sdk.ladder import FULL, PAPER, REFERENCE
 from edge_sdk.memory import read_transitions
+from edge_sdk.reading import load
 from edge_sdk.retrain import RetrainResult
 from edge_sdk.states import State
 from model_store.errors import UsageError

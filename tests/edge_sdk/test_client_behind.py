@@ -93,7 +93,7 @@ def test_the_loop_goes_through_its_states_behind_the_answers(device: Any) -> Non
         client.process(device.picture("night"))
         client.flush()
     device.trainer.result = RetrainResult("night")
-    client._loop._retrainer._thread.join()  # it looks by the clock
+    client._loop._lessons._retrainer._thread.join()  # it looks by the clock
     until(State.INFERENCE, "night")
     assert client.stats().agent_id == "night"
     assert not client.stats().failures

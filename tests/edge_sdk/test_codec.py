@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image, JpegImagePlugin
 
 from edge_sdk import codec
-from edge_sdk.codec import Scales, encode, load, scaled_size
+from edge_sdk.codec import Scales, encode, scaled_size
 from edge_sdk.errors import ImageError
 from edge_sdk.ladder import ENTROPY_CODINGS, FULL, REFERENCE, SUBSAMPLINGS, Rung
+from edge_sdk.reading import load
 
 ORIENTATION, MAKER = 0x0112, 0x010F
 

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edge_sdk import engine_trt
-from edge_sdk.agent import open_engine
+from edge_sdk.assembly import open_engine
 from edge_sdk.cuda import Cuda
 from edge_sdk.engine import NATIVE, OnnxEngine, open_session
 from edge_sdk.engine_trt import TrtEngine, cache_key, open_trt, plan_path, requirements

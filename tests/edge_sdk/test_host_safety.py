@@ -116,7 +116,7 @@ def test_the_devices_folder_cannot_be_made(device: Any, tmp_path: Path) -> None:
 
 def test_the_disk_is_full(device: Any) -> None:
     client = device.client(device.config(spool=True), behind=None)
-    for owner in (client._loop._memory, client._sender._spool):
+    for owner in (client._loop._lessons._memory, client._sender._spool):
         (pages,) = owner._connection.execute("PRAGMA page_count").fetchone()
         owner._connection.execute(f"PRAGMA max_page_count = {pages}")
     futures = [client.submit(device.picture(size=(256, 256)), str(n)) for n in range(3)]
@@ -212,7 +212,7 @@ def test_the_retrainer_hangs(device: Any, monkeypatch: pytest.MonkeyPatch) -> No
         assert client.process(device.picture("night")).labels
         client.flush(10)
     assert client.process(device.picture("night")).state is State.RETRAINING
-    assert isinstance(client._loop._retrainer, AsideRetrainer)
+    assert isinstance(client._loop._lessons._retrainer, AsideRetrainer)
     client.close()
     retrainer.open.set()
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from edge_sdk.codec import load
 from edge_sdk.jpeg import without_metadata
+from edge_sdk.reading import load
 
 PLACE = 0x8825  # EXIF's pointer to GPS
 

@@ -17,11 +17,12 @@ from PIL import Image
 from edge_sdk import lossless
 from edge_sdk.backends.base import Capabilities
 from edge_sdk.client import EdgeClient
-from edge_sdk.codec import Picture, encode, load
+from edge_sdk.codec import encode
 from edge_sdk.config import EdgeConfig
 from edge_sdk.ladder import ENTROPY_CODINGS, FULL, PAPER, REFERENCE, SUBSAMPLINGS, Rung
 from edge_sdk.memory import read_transitions
 from edge_sdk.parcel import UNLIMITED, Packer
+from edge_sdk.reading import Picture, load
 from edge_sdk.rung import WEBP
 from model_store.errors import EnvironmentMissing
 from training import assets

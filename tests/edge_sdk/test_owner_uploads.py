@@ -19,13 +19,14 @@ from edge_sdk.allowance import Allowance
 from edge_sdk.backends.base import Box, Capabilities, Label, Recognition
 from edge_sdk.backends.limits import check_limits, check_upload, media_type, takes
 from edge_sdk.climb import Look, climb
-from edge_sdk.codec import Picture, Scales, encode, shown, upload_size
+from edge_sdk.codec import Scales, encode, shown, upload_size
 from edge_sdk.engine import Scores
 from edge_sdk.errors import BackendRejected, EngineError
 from edge_sdk.estimator import LoopParameters
 from edge_sdk.ladder import FULL, REFERENCE, Ladder, Rung
 from edge_sdk.parcel import Packer, Parcel
 from edge_sdk.policy import OperatingPoint
+from edge_sdk.reading import Picture
 from edge_sdk.view import View
 from model_store.errors import UsageError
 

@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 
 from edge_sdk.backends.base import Capabilities
-from edge_sdk.codec import Picture, encode
+from edge_sdk.codec import encode
 from edge_sdk.ladder import REFERENCE, Rung
 from edge_sdk.parcel import Packer
+from edge_sdk.reading import Picture
 
 CAPABILITIES = Capabilities(max_bytes=1 << 20, min_side=8, max_side=4096)
 

@@ -44,7 +44,7 @@ def test_the_sample_of_a_large_picture_is_close_to_the_plain_filter(photo: Image
 
 
 def test_only_rgb_goes_in() -> None:
-    with pytest.raises(UsageError, match=r"not 'L'; use codec\.load"):
+    with pytest.raises(UsageError, match=r"not 'L'; use reading\.load"):
         to_input(Image.new("L", (4, 4)), 8)
 
 

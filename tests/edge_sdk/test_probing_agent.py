@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_sdk import EdgeClient, EdgeConfig, parcel
-from edge_sdk.agent import Agent, load_agent
+from edge_sdk.agent import Agent
+from edge_sdk.assembly import load_agent
 from edge_sdk.backends.base import Capabilities
-from edge_sdk.codec import Picture, encode
+from edge_sdk.codec import encode
 from edge_sdk.engine import OnnxEngine, Scores
 from edge_sdk.errors import EngineError, ImageError
 from edge_sdk.estimator import LoopParameters
@@ -26,6 +27,7 @@ from edge_sdk.parcel import Packer
 from edge_sdk.policy import OperatingPoint, choose
 from edge_sdk.preprocess import SPEC, spec_sha256
 from edge_sdk.probe import expectation
+from edge_sdk.reading import Picture
 from edge_sdk.second_look import OnnxProbe
 from model_store import CorruptAgent, Draft, Store, StoredAgent
 from model_store.errors import StoreError, UsageError

@@ -19,11 +19,12 @@ import pytest
 from PIL import Image
 
 from edge_sdk.agreement import Agreement
-from edge_sdk.codec import encode, load
+from edge_sdk.codec import encode
 from edge_sdk.featurecodec import FeatureCodec
 from edge_sdk.featurecodec.artefact import FILES
 from edge_sdk.featurecodec.tail import Tail
 from edge_sdk.ladder import REFERENCE
+from edge_sdk.reading import load
 from export.__main__ import main
 from export.codec_archive import CODEC_REQUIREMENTS, CodecFiles, codec_archive
 from export.codec_handler import HEADER, handle

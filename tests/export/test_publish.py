@@ -12,14 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from edge_sdk.agent import load_agent
+from edge_sdk.assembly import load_agent
 from edge_sdk.backends.base import Capabilities
-from edge_sdk.codec import Picture
 from edge_sdk.errors import EngineError
 from edge_sdk.ladder import FULL, PAPER
 from edge_sdk.parcel import Packer
 from edge_sdk.policy import OperatingPoint, choose
 from edge_sdk.preprocess import SPEC, spec_sha256
+from edge_sdk.reading import Picture
 from export.network import DQNHead, FactoredHead, Network
 from export.parity import scores_of
 from export.publish import publish_run

@@ -17,9 +17,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_sdk.agent import load_agent
-from edge_sdk.codec import load
+from edge_sdk.assembly import load_agent
 from edge_sdk.parcel import UNLIMITED, Packer
+from edge_sdk.reading import load
 from export.publish import publish_run
 from export.run import TrainingRun
 from export.torchserve import archive, model_name

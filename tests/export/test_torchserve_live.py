@@ -27,12 +27,13 @@ import requests
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_sdk.agent import Agent, load_agent
+from edge_sdk.agent import Agent
+from edge_sdk.assembly import load_agent
 from edge_sdk.backends.torchserve import TorchServeBackend
-from edge_sdk.codec import load
 from edge_sdk.errors import BackendProtocol, BackendRejected
 from edge_sdk.featurecodec import FeatureCodec
 from edge_sdk.parcel import UNLIMITED, Packer
+from edge_sdk.reading import load
 from export.codec_archive import CodecFiles, codec_archive
 from export.publish import publish_run
 from export.run import TrainingRun

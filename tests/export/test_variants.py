@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_sdk import probe
-from edge_sdk.agent import load_agent, open_engine
+from edge_sdk.assembly import load_agent, open_engine
 from edge_sdk.engine import OnnxEngine, Scores, open_session
 from edge_sdk.errors import EngineError
 from edge_sdk.policy import choose

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_sdk import EdgeClient, EdgeConfig, LoopParameters
-from edge_sdk.agent import Agent, load_agent
+from edge_sdk.agent import Agent
+from edge_sdk.assembly import load_agent
 from edge_sdk.backends.base import Capabilities, Label, Recognition
-from edge_sdk.codec import encode, load
+from edge_sdk.codec import encode
 from edge_sdk.engine import Scores
 from edge_sdk.ladder import PAPER, REFERENCE, Ladder, Rung
 from edge_sdk.policy import OperatingPoint
+from edge_sdk.reading import load
 from export.publish import publish_run
 from export.run import TrainingRun
 from model_store import Store

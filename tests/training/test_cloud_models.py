@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_sdk import backends, codec
+from edge_sdk import backends, codec, reading
 from edge_sdk.backends import open_backend
 from edge_sdk.backends.base import Backend, Box, Label
 from edge_sdk.errors import BackendRejected, ImageError
@@ -46,7 +46,7 @@ class Stub:
         self.boxes = boxes
 
     def answer(self, jpeg: bytes) -> tuple[Label, ...]:
-        codec.load(jpeg)
+        reading.load(jpeg)
         return (Label("cat", 0.75, Box(1.0, 2.0, 3.0, 4.0) if self.boxes else None),)
 
     def answer_many(self, jpegs: Sequence[bytes]) -> list[tuple[Label, ...] | ImageError]:
@@ -279,7 +279,7 @@ def test_boxes_are_in_pixels_of_the_uploaded_picture(
     opened: Open, objects: dict[str, bytes]
 ) -> None:
     backend = LocalBackend(opened("ssd-mobilenet-v2"))
-    image = codec.load(objects["imagenet_07_609"]).image
+    image = reading.load(objects["imagenet_07_609"]).image
     half = codec.encode(image.resize((image.width // 2, image.height // 2)), REFERENCE)
 
     whole = backend.recognize(objects["imagenet_07_609"])

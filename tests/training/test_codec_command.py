@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from edge_sdk import codec
+from edge_sdk import reading
 from edge_sdk.classes import NAMES_KEY
 from edge_sdk.featurecodec import FeatureCodec
 from edge_sdk.featurecodec.tail import Tail
@@ -114,7 +114,7 @@ def test_a_codec_for_an_own_file_comes_out_and_answers(
     assert report["device"]["macs"] > 0
     folder = tmp_path / "run" / "codec"
     device, service = FeatureCodec.open(folder), open_codec(folder)
-    image = codec.load(photos / "00.png").image
+    image = reading.load(photos / "00.png").image
     stream = device.encode(device.integers(image), 1)
     labels = service.answer(stream)
     assert {label.name for label in labels} <= {f"n{i}" for i in range(CLASSES)}
@@ -145,7 +145,7 @@ def test_a_float_input_is_brought_to_pixels_a_tail_learns_and_a_viewer_shows(
     folder = tmp_path / "run" / "codec"
     device, tail = FeatureCodec.open(folder), Tail.open(folder)
     assert device.view.resized == 36
-    integers = device.integers(codec.load(photos / "01.png").image)
+    integers = device.integers(reading.load(photos / "01.png").image)
     assert tail.show(device.encode(integers, 0)).ndim == 3
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "What is sent, made visible" in page
@@ -175,7 +175,7 @@ def test_torfason_s_architecture_is_a_codec_of_one_rate(
     assert run_codec("--steps", "1", *architecture) == 0
     folder = tmp_path / "run" / "codec"
     device, tail = FeatureCodec.open(folder), Tail.open(folder)
-    integers = device.integers(codec.load(photos / "01.png").image)
+    integers = device.integers(reading.load(photos / "01.png").image)
     assert integers.shape == (1, 2, 4, 4)
     stream = device.encode(integers, 0)
     assert len(tail.answer(stream)) == 5

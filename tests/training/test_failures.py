@@ -12,8 +12,9 @@ from PIL import Image
 
 from edge_sdk.agreement import METRICS
 from edge_sdk.backends.base import Capabilities, Label
-from edge_sdk.codec import encode, load
+from edge_sdk.codec import encode
 from edge_sdk.ladder import REFERENCE, Rung
+from edge_sdk.reading import load
 from training.labels.ledger import picture_key
 from training.labels.table import AnswerTable
 from training.measure.exhibits import exhibits

@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from edge_sdk.codec import encode, load
+from edge_sdk.codec import encode
 from edge_sdk.errors import ImageError
 from edge_sdk.ladder import REFERENCE, Rung
 from edge_sdk.preprocess import to_input
+from edge_sdk.reading import load
 from export.network import CONFIDENCE, Prefix
 from model_store.errors import EnvironmentMissing, UsageError
 from training import assets

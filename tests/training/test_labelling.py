@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_sdk import codec
+from edge_sdk import codec, reading
 from edge_sdk.agreement import METRICS
 from edge_sdk.backends.base import Backend, Capabilities, Label, Recognition
 from edge_sdk.errors import (
@@ -49,7 +49,7 @@ class Service:
         self.before(jpeg)
         with self._lock:
             self.uploads.append(jpeg)
-        shade = int(np.asarray(codec.load(jpeg).image).mean()) // 32
+        shade = int(np.asarray(reading.load(jpeg).image).mean()) // 32
         labels = (Label(f"shade-{shade}", 0.9), Label("picture", min(1.0, len(jpeg) / 1e5)))
         return Recognition(labels, self.wire_size(jpeg), model_version=self.version)
 
@@ -214,7 +214,7 @@ def test_a_refused_picture_is_left_out_and_named(ledger: Ledger) -> None:
     assert len(table) == 6
     assert [(r.position, r.photo) for r in table.rejected] == [(2, "tiny")]
     assert "7x7" in table.rejected[0].reason
-    assert all(codec.load(jpeg).image.size == (48, 48) for jpeg in service.uploads)
+    assert all(reading.load(jpeg).image.size == (48, 48) for jpeg in service.uploads)
 
 
 def test_a_rung_too_small_for_the_service_is_the_next_dearer_one_as_on_a_device(
@@ -227,7 +227,7 @@ def test_a_rung_too_small_for_the_service_is_the_next_dearer_one_as_on_a_device(
 
     assert table.bytes[0, 0] == table.bytes[0, 1] != table.bytes[0, 2]
     assert len(service.uploads) == 3  # the reference, and two rungs
-    assert all(codec.load(jpeg).image.size == (14, 14) for jpeg in service.uploads)
+    assert all(reading.load(jpeg).image.size == (14, 14) for jpeg in service.uploads)
 
 
 def test_a_picture_that_the_service_itself_refuses_is_left_out(ledger: Ledger) -> None:

@@ -17,12 +17,12 @@ from PIL import Image
 from scipy.special import expit
 
 from edge_sdk import EdgeClient, EdgeConfig
-from edge_sdk.agent import load_agent
+from edge_sdk.assembly import load_agent
 from edge_sdk.backends.base import Capabilities
 from edge_sdk.behind import Inline
-from edge_sdk.codec import load
 from edge_sdk.featurecodec import FeatureCodec
 from edge_sdk.ladder import FULL, REFERENCE, Ladder, Rung, kinds_of
+from edge_sdk.reading import load
 from edge_sdk.retrain import RetrainRequest
 from edge_sdk.view import View
 from export.run import TrainingRun

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_sdk import codec
+from edge_sdk import codec, reading
 from edge_sdk.backends import open_backend
 from edge_sdk.backends.azure import AzureBackend
 from edge_sdk.backends.baidu import BaiduBackend
@@ -53,7 +53,7 @@ class Stub:
     name, version, boxes = "stub", "stub@1", False
 
     def answer(self, jpeg: bytes) -> tuple[Label, ...]:
-        codec.load(jpeg)
+        reading.load(jpeg)
         return (Label("cat", 0.75),)
 
     def answer_many(self, jpegs: Sequence[bytes]) -> list[tuple[Label, ...] | ImageError]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from edge_sdk import codec
+from edge_sdk import reading
 from edge_sdk.backends.base import Label
 from edge_sdk.engine import OnnxEngine
 from edge_sdk.errors import ImageError
@@ -91,7 +91,7 @@ class Stub:
     name, version, boxes = "stub", "stub@1", False
 
     def answer(self, jpeg: bytes) -> tuple[Label, ...]:
-        codec.load(jpeg)
+        reading.load(jpeg)
         return (Label("cat", 0.75),)
 
     def answer_many(self, jpegs: Sequence[bytes]) -> list[tuple[Label, ...] | ImageError]:

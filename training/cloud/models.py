@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk import codec
+from edge_sdk import reading
 from edge_sdk.backends.base import Label
 from edge_sdk.classes import best_classes
 from edge_sdk.errors import ImageError
@@ -107,7 +107,7 @@ class OnnxModel:
     def _read(self, jpeg: bytes) -> tuple[npt.NDArray[np.uint8], tuple[int, int]] | ImageError:
         """Return the network's view of a picture and the picture's (width, height)."""
         try:
-            image = codec.load(jpeg).image
+            image = reading.load(jpeg).image
         except ImageError as error:
             return error
         return self._input.pixels(image), image.size

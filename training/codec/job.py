@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from edge_sdk import codec
+from edge_sdk import reading
 from edge_sdk.featurecodec import FeatureCodec
 from edge_sdk.featurecodec.artefact import encoder_metadata
 from export.feature_network import Adapter, Shape
@@ -164,7 +164,7 @@ def _segment(
     size = (learnt.bottleneck.shape.codes, codes.shape[2], codes.shape[3])
     write_atomic(folder / SEGMENTS, server_onnx(head, size, "classes", {}))
     coder = FeatureCodec.open(folder)
-    integers = np.stack([coder.integers(codec.load(path).image) for path in parts[2]])
+    integers = np.stack([coder.integers(reading.load(path).image) for path in parts[2]])
     scores = segmented(head, integers, np.stack([masks[path] for path in parts[2]]))
     amend(folder, {"segmentation": {"mean_iou": scores, "photos": len(parts[2])}})
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from edge_sdk import codec
+from edge_sdk import reading
 from edge_sdk.codec import encode
 from edge_sdk.ladder import REFERENCE
 from edge_sdk.view import FILTERS, View
@@ -68,18 +68,18 @@ def split(paths: Sequence[Path], seed: int) -> tuple[list[Path], list[Path], lis
 
 def whole(path: Path, view: View) -> Pixels:
     """Return what the device sees of a photo, (S, S, 3)."""
-    return view.pixels(codec.load(path).image)
+    return view.pixels(reading.load(path).image)
 
 
 def reference(path: Path, view: View) -> tuple[Pixels, int]:
     """Return what the service sees of the reference upload, and the upload's bytes."""
-    jpeg = encode(codec.load(path).image, REFERENCE)
-    return view.pixels(codec.load(jpeg).image), len(jpeg)
+    jpeg = encode(reading.load(path).image, REFERENCE)
+    return view.pixels(reading.load(jpeg).image), len(jpeg)
 
 
 def crops(path: Path, view: View, count: int, seed: int) -> list[Pixels]:
     """Return the whole view, then random crops, every other one mirrored; by name and seed only."""
-    image = codec.load(path).image
+    image = reading.load(path).image
     digest = hashlib.sha256(path.name.encode()).digest()
     rng = np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
     made = [view.pixels(image)]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edge_sdk import codec
+from edge_sdk import reading
 from edge_sdk.featurecodec import FeatureCodec
 from edge_sdk.featurecodec.tail import Tail
 
@@ -39,7 +39,7 @@ def glimpses(paths: Sequence[Path], coder: FeatureCodec, tail: Tail) -> list[dic
     rates = sorted({0, coder.rates // 2, coder.rates - 1})
     found = []
     for path in paths[:: max(1, len(paths) // _PHOTOS)][:_PHOTOS]:
-        image = codec.load(path).image
+        image = reading.load(path).image
         integers = coder.integers(image)
         streams = [coder.encode(integers, rate) for rate in rates]
         sent = [

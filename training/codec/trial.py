@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from edge_sdk import codec
+from edge_sdk import reading
 from edge_sdk.codec import encode
 from edge_sdk.featurecodec import Artefact, FeatureCodec
 from edge_sdk.featurecodec.tail import Tail
@@ -125,7 +125,7 @@ def _figures(aside: Measured) -> list[dict[str, float]]:
 
 
 def _times(coder: FeatureCodec, path: Path) -> dict[str, float]:
-    image = codec.load(path).image
+    image = reading.load(path).image
     runs: dict[str, list[float]] = {"device_ms": [], "stream_ms": [], "reference_ms": []}
     for _ in range(_TIMED):
         begun = time.perf_counter()

@@ -12,13 +12,15 @@ from itertools import chain
 
 import numpy as np
 
-from edge_sdk.agent import Agent, load_agent
+from edge_sdk.agent import Agent
 from edge_sdk.agreement import ANY_HIT
-from edge_sdk.codec import Picture, encode
+from edge_sdk.assembly import load_agent
+from edge_sdk.codec import encode
 from edge_sdk.estimator import TABLE_1
 from edge_sdk.folder import find_pictures
 from edge_sdk.ladder import PAPER, REFERENCE
 from edge_sdk.parcel import Packer
+from edge_sdk.reading import Picture
 from model_store import Manifest, Store
 from model_store.cli import print_json
 from training.commands.opponents import BASELINES, chosen_baselines, ladders_of, opponents

@@ -24,11 +24,11 @@ from edge_sdk.cache import AgentCache
 from edge_sdk.codec import encode
 from edge_sdk.config import EdgeConfig
 from edge_sdk.engine import Scores
-from edge_sdk.errand import Comparison, Outcome, Plan
 from edge_sdk.faults import Faults
 from edge_sdk.ladder import FULL, REFERENCE, Ladder, Rung, ladder_from_dicts
 from edge_sdk.loop import Loop
 from edge_sdk.memory import Memory
+from edge_sdk.plan import Comparison, Outcome, Plan
 from edge_sdk.policy import OperatingPoint
 from edge_sdk.retrain import RetrainRequest, RetrainResult
 from edge_sdk.scenery import Signature

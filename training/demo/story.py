@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_sdk.agent import load_agent
+from edge_sdk.assembly import load_agent
 from edge_sdk.ladder import FULL, PAPER
 from edge_sdk.policy import OperatingPoint
 from edge_sdk.states import State

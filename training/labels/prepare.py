@@ -13,11 +13,11 @@ from PIL import Image
 
 from edge_sdk.backends.base import Capabilities
 from edge_sdk.backends.limits import check_upload
-from edge_sdk.codec import Picture as Opened
 from edge_sdk.codec import Streams
 from edge_sdk.errors import BackendRejected, ImageError
 from edge_sdk.ladder import Ladder
 from edge_sdk.parcel import Packer, Parcel
+from edge_sdk.reading import Picture as Opened
 from training.labels.ledger import picture_key
 
 __all__ = ["Attempt", "Picture", "Prepared", "attempt", "prepare"]

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_sdk.codec import Scales, encode, framed, load
+from edge_sdk.codec import Scales, encode, framed
 from edge_sdk.ladder import Ladder, Rung
 from edge_sdk.palette import palette_of
 from edge_sdk.preprocess import to_input
+from edge_sdk.reading import load
 from edge_sdk.view import View as Seen
 from export.network import WHOLE, Prefix
 from model_store.errors import EnvironmentMissing, UsageError

@@ -12,8 +12,8 @@ import json
 
 import numpy as np
 
-from edge_sdk.codec import load
 from edge_sdk.preprocess import to_input
+from edge_sdk.reading import load
 from export.fuse import export_prefix
 from export.quantize import calibrate
 from model_store.files import write_atomic

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_sdk.agent import Agent
-from edge_sdk.codec import Scales, encode, framed, load
+from edge_sdk.codec import Scales, encode, framed
 from edge_sdk.engine import Scores
 from edge_sdk.ladder import REFERENCE
 from edge_sdk.preprocess import to_input
+from edge_sdk.reading import load
 from edge_sdk.view import View as Shown
 from training.learn.features import WORKERS
 from training.learn.policies import ByValue, Fixed, Policy, Probing, Static

@@ -19,9 +19,10 @@ from PIL import Image
 
 from edge_sdk.backends.base import Capabilities, Label
 from edge_sdk.backends.limits import media_type
-from edge_sdk.codec import Streams, encode, load
+from edge_sdk.codec import Streams, encode
 from edge_sdk.ladder import REFERENCE, Rung
 from edge_sdk.parcel import Parcel
+from edge_sdk.reading import load
 from training.labels.prepare import prepare
 from training.measure import baselines
 from training.photos import View

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_sdk.codec import encode, load
+from edge_sdk.codec import encode
 from edge_sdk.ladder import Ladder, Rung
+from edge_sdk.reading import load
 from training.photos import View
 
 __all__ = ["LADDER", "THRESHOLDS", "cheapest_similar", "similarities", "ssim"]

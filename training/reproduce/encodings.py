@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_sdk.codec import encode, load
+from edge_sdk.codec import encode
 from edge_sdk.ladder import PAPER, REFERENCE, Rung
+from edge_sdk.reading import load
 from training.measure.style import BLACK, GREY, short
 from training.photos import View
 from training.reproduce.cases import Case, Request

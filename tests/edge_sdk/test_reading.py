@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import io
 import struct
 import warnings
@@ -16,8 +17,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_sdk.codec import MAX_PIXELS, load
+from edge_sdk import reading
 from edge_sdk.errors import ImageError
+from edge_sdk.reading import MAX_PIXELS, load
 
 ORIENTATION, MAKER = 0x0112, 0x010F
 
@@ -37,6 +39,10 @@ def exif_of(orientation: int) -> Image.Exif:
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     rng = np.random.default_rng(seed)
     return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def test_the_examples_of_the_module_run() -> None:
+    assert doctest.testmod(reading).failed == 0
 
 
 @pytest.mark.parametrize(
