@@ -79,9 +79,8 @@ def load(source: Source) -> Picture:
     with _reading(f"{name} ({len(data)} bytes)"), Image.open(io.BytesIO(data)) as opened:
         _check_size(opened.size, name)
         opened.load()
-        return Picture(
-            _upright_rgb(opened), without_metadata(data) if _is_plain_jpeg(opened) else None
-        )
+        jpeg = without_metadata(data) if _is_plain_jpeg(opened) else None
+        return Picture(_upright_rgb(opened, own=True), jpeg)
 
 
 def kept(source: Source) -> tuple[Source, int]:
@@ -163,7 +162,8 @@ def _check_size(size: tuple[int, int], name: str) -> None:
         )
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
+def _upright_rgb(image: Image.Image, *, own: bool = False) -> Image.Image:
+    """Return an image that nobody else holds; one that was ``own`` before is not copied."""
     if 0 in image.size:
         raise ImageError(f"The picture has no pixels ({image.width}x{image.height}).")
     # Not ImageOps.exif_transpose: it writes the EXIF data anew, and fails where that is damaged.
@@ -175,7 +175,8 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
         layer = upright.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         upright = Image.alpha_composite(white, layer)
-    rgb = upright.convert("RGB")
+    ready = upright.mode == "RGB" and (own or upright is not image)
+    rgb = upright if ready else upright.convert("RGB")
     rgb.info.clear()  # the orientation has been used; the rest is nobody's business
     return rgb
 
@@ -211,4 +212,4 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
         )
     if array.dtype == np.uint16:
         array = np.rint(array / _16_TO_8_BITS).astype(np.uint8)
-    return _upright_rgb(Image.fromarray(np.ascontiguousarray(array)))
+    return _upright_rgb(Image.fromarray(np.ascontiguousarray(array)), own=True)
