@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from edge_sdk import standards
 from edge_sdk.agent import Agent, Decision
 from edge_sdk.allowance import Allowance
-from edge_sdk.backends.base import Label
 from edge_sdk.cache import AgentCache
-from edge_sdk.canaries import BackendWatch, Canary
+from edge_sdk.canaries import BackendWatch
 from edge_sdk.chronicle import Chronicle, OnStateChange, OnSwap
 from edge_sdk.config import EdgeConfig
 from edge_sdk.crew import Crew
@@ -33,7 +33,6 @@ from edge_sdk.events import (
     Returned,
     Strayed,
 )
-from edge_sdk.evidence import Betting
 from edge_sdk.faults import Faults
 from edge_sdk.lessons import Lessons
 from edge_sdk.memory import Memory
@@ -42,18 +41,10 @@ from edge_sdk.retrain import Retrainer
 from edge_sdk.routing import fits_beside
 from edge_sdk.scenery import Glimpse
 from edge_sdk.states import LoopState, State, Task, advance
-from edge_sdk.steering import Steering
 from edge_sdk.straying import WINDOWS
 from edge_sdk.whereabouts import Whereabouts
 
 __all__ = ["Loop"]
-
-#: A task without its extra uploads.
-_PLAIN = {
-    Task.COMPRESSED_AND_REFERENCE: Task.COMPRESSED,
-    Task.REFERENCE_AND_TRIAL: Task.REFERENCE,
-    Task.REFERENCE_AND_EXPLORED: Task.REFERENCE,
-}
 
 
 class Loop:
@@ -82,7 +73,6 @@ class Loop:
     ) -> None:
         self._config = config
         self._agents = agents
-        self._faults = faults
         self._lessons = Lessons(config, agents, memory, retrainer, faults)
         self._chronicle = Chronicle(faults, on_state_change, on_swap)
         self._paper = config.monitor == "paper"
@@ -92,12 +82,10 @@ class Loop:
             None if self._paper else config.max_extra_bytes, config.max_extra_calls, config.labels
         )
         self._images = 0
-        self.steering = self._steered()
+        self.steering = standards.steering(config, self._crew.current)
         self._where = self._watching()
         self._why = ""  # cause of the last alarm
-        first = self._crew.current.id if self._crew.current else ""
-        parameters = config.loop if self._paper else self._betting()
-        self.state = LoopState.start(first, parameters, config.retrain_after)
+        self.state = standards.begin(config, self._crew.current)
 
     @property
     def agent_id(self) -> str | None:
@@ -131,7 +119,8 @@ class Loop:
         for event in self._crew.loaded():
             self._feed(event)
         self._feed(Arrived(xi))
-        now, task = self.state, self._affordable(self.state.task)
+        now = self.state
+        task = self._allowance.within(now.task, self._config.explore_rungs)
         if now.trial:
             # Until the agent on trial is loaded the current one looks, for its features.
             plain = Task.REFERENCE if self._crew.trial is None else task
@@ -189,11 +178,7 @@ class Loop:
             self._lessons.give_up()
         self._crew.end_trial()
         self._become(agent, None)
-        parameters = self._config.loop if self._paper else self._betting()
-        before, self.state = (
-            self.state.state,
-            LoopState.start(agent.id, parameters, self._config.retrain_after),
-        )
+        before, self.state = self.state.state, standards.begin(self._config, agent)
         if before is not self.state.state:
             self._chronicle.tell(before, self.state.state, reason)
         if old is None or old.id != agent.id:
@@ -261,7 +246,7 @@ class Loop:
 
     def _become(self, new: Agent, beside: Agent | None) -> None:
         self._crew.become(new, beside)
-        self.steering = self._steered()
+        self.steering = standards.steering(self._config, new)
         self._where = self._watching()
 
     def _swapped(self, old: Agent, reason: str) -> None:
@@ -269,38 +254,8 @@ class Loop:
         self._agents.promote(self._crew.current.id, reason)
         self._chronicle.swapped(old, self._crew.current, reason)
 
-    def _steered(self) -> Steering:
-        """Return the current agent's steering, which begins at its certified trade-off."""
-        point = self._crew.current.operating_point if self._crew.current else None
-        target = point.target if point else None
-        return Steering(self._config.steering, target or self._config.target_accuracy)
-
-    def _betting(self) -> Betting:
-        """Return the default monitor's parameters for the current agent's promise."""
-        point = self._crew.current.operating_point if self._crew.current else None
-        target = (point.target if point else None) or self._config.target_accuracy
-        loop = self._config.loop
-        defaults = Betting()
-        return replace(
-            defaults,
-            target=target,
-            A_0=min(loop.A_0 or defaults.A_0, target - 0.2 * (1.0 - target)),
-            poor=min(defaults.poor, 0.7 * target),
-            delta=self._config.delta,
-            share=min(defaults.share, self._config.labels),
-            r_th=loop.r_th,
-        )
-
     def _watching(self) -> Whereabouts:
         return Whereabouts(None if self._paper else self._crew.current, self._crew.beside)
-
-    def _affordable(self, task: Task) -> Task:
-        """Return the task, without its extra uploads where they would break a cap."""
-        if task not in _PLAIN:
-            return task
-        extra = self._config.explore_rungs if task is Task.REFERENCE_AND_EXPLORED else 1
-        steady = task is Task.COMPRESSED_AND_REFERENCE
-        return task if self._allowance.affords(extra, steady=steady) else _PLAIN[task]
 
     def _spent(self, plan: Plan, outcome: Outcome) -> None:
         self._allowance.used(
@@ -315,19 +270,11 @@ class Loop:
         """Look whether the service changed: by its version, by a canary."""
         if self._paper:
             return
-        changed = self._service.version(outcome.model_version)
-        if changed is None:
-            changed = self._check_canary(plan.canary, outcome.canary)
+        changed = self._service.told(outcome.model_version, plan.canary, outcome.canary)
         if changed is not None:
             self._feed(Changed(changed))
         elif outcome.truth is not None:
             self._service.keep(*outcome.truth)
-
-    def _check_canary(self, canary: Canary | None, labels: tuple[Label, ...] | None) -> str | None:
-        if canary is None or labels is None or not self._service.asked(canary, labels):
-            return None
-        self._service.forget()
-        return "the service answers stored pictures otherwise than before"
 
     def _see(self, decision: Decision) -> None:
         """Take in what the current picture looks like; feed what follows from it."""
