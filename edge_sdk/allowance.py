@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from edge_sdk.states import Task
+
 __all__ = ["WINDOW", "Allowance"]
 
 #: Pictures of the window that the caps hold in.
@@ -29,6 +31,13 @@ _SAVED = 20.0
 #: Share of the mean weight lately that pictures to come are trusted to have.
 _TRUST = 0.8
 _LATELY = 200
+
+#: A task without its extra uploads.
+_PLAIN = {
+    Task.COMPRESSED_AND_REFERENCE: Task.COMPRESSED,
+    Task.REFERENCE_AND_TRIAL: Task.REFERENCE,
+    Task.REFERENCE_AND_EXPLORED: Task.REFERENCE,
+}
 
 
 class Allowance:
@@ -71,6 +80,19 @@ class Allowance:
         heaviest = max(self._weights, default=0)
         trusted = _TRUST * self._sum / max(1, len(self._weights))
         return self._debt + extra * heaviest <= self._slack * WINDOW * trusted
+
+    def within(self, task: Task, explored: int) -> Task:
+        """Return a task, without its extra uploads where they would break a cap.
+
+        Args:
+            task: what is wanted of the picture at hand.
+            explored: uploads that exploring takes.
+        """
+        if task not in _PLAIN:
+            return task
+        extra = explored if task is Task.REFERENCE_AND_EXPLORED else 1
+        steady = task is Task.COMPRESSED_AND_REFERENCE
+        return task if self.affords(extra, steady=steady) else _PLAIN[task]
 
     def used(
         self,

@@ -62,6 +62,27 @@ class BackendWatch:
         """Tell whether an answer has changed, be it too little for an alarm."""
         return self._evidence > 1.0
 
+    def told(
+        self, version: str | None, canary: Canary | None, labels: Sequence[Label] | None
+    ) -> str | None:
+        """Take in what one picture's answers say of the service.
+
+        Args:
+            version: of its model, as it says itself, or None.
+            canary: what was asked about again, or None.
+            labels: the answer to it, or None.
+
+        Returns:
+            The change in words, or None.
+        """
+        changed = self.version(version)
+        if changed is not None or canary is None or labels is None:
+            return changed
+        if not self.asked(canary, labels):
+            return None
+        self.forget()
+        return "the service answers stored pictures otherwise than before"
+
     def version(self, told: str | None) -> str | None:
         """Take in what an answer says about its model; return the change in words, or None."""
         known, self._version = self._version, told or self._version

@@ -42,16 +42,14 @@ from edge_sdk.parcel import Parcel
 from edge_sdk.plan import Outcome, Plan
 from edge_sdk.retrain import Retrainer
 from edge_sdk.sender import Sender, growing_pause
-from edge_sdk.states import Task
 from edge_sdk.stats import Result, Stats
 from edge_sdk.tally import Tally
+from edge_sdk.turns import Turns
 
 __all__ = ["CLOSE_S", "EdgeClient", "Result", "Stats"]
 
 #: Seconds that ``close`` waits by default.
 CLOSE_S = 10.0
-#: Seconds that a picture waits for the loop before it is served at the reference.
-_PATIENCE_S = 0.05
 
 
 class EdgeClient:
@@ -187,10 +185,7 @@ class EdgeClient:
         """
         self._check_open()
         agent = self._loop.fresh(name)
-        with self._lock:
-            if self._loop_ended:
-                raise ClosedError("The client is closed; make a new EdgeClient.")
-            self._loop.use(agent, "the host chose it")
+        self._turns.use(agent, "the host chose it")
         return agent.id
 
     def stats(self) -> Stats:
@@ -224,7 +219,7 @@ class EdgeClient:
         self._sender.close(timeout)
         for _ in range(self._behind.close(max(0.0, deadline - time.monotonic()))):
             self._tally.dropped("behind")
-        self._end_loop(deadline)
+        self._turns.end(deadline)
         if self._owns_backend:
             self._backend.close()
 
@@ -249,9 +244,6 @@ class EdgeClient:
         self._link = Link()
         self._gate = None if config.gate is None else FrameGate(config.gate)
         self._recode = lossless.open_pass() if config.lossless_pass else None
-        self._lock = threading.RLock()  # around the loop and the generator; a hook may come back
-        self._loop_ended = False  # guarded by _lock
-        self._rng = given.rng or np.random.default_rng(config.seed)  # guarded by _lock
         self._backend, self._owns_backend = opening.open_backend(config.backend)
         self._behind = given.behind or Worker(partial(self._faults.note, "behind"))
         if child and not self._behind.inline:  # its thread stayed with the parent
@@ -277,7 +269,7 @@ class EdgeClient:
         load = opening.on_service(
             given.load or opening.loader(config, store), self._backend.capabilities
         )
-        self._loop = Loop(  # guarded by _lock
+        self._loop = Loop(  # changed by turns; its counters are read at any time
             config,
             agents=AgentCache(store, load, config.alias, self._faults),
             memory=None if child else opening.open_memory(config, store, self._faults),
@@ -286,6 +278,8 @@ class EdgeClient:
             on_state_change=self._hooks.on_state_change,
             on_swap=self._tally.swapped,
         )
+        rng = given.rng or np.random.default_rng(config.seed)
+        self._turns = Turns(self._loop, rng, self._faults, patient=self._behind.inline)
         self._stale = False
         give_back()  # building an engine leaves a lot
         self._sender.take_over()
@@ -302,7 +296,7 @@ class EdgeClient:
         begun = self._clock()
         picture = reading.load(image)
         loaded = self._clock()
-        plan = self._plan()
+        plan = self._turns.plan()
         errand = Errand(
             plan,
             backend=self._backend,
@@ -354,18 +348,6 @@ class EdgeClient:
             key=key,
         )
 
-    def _plan(self) -> Plan:
-        """Ask the loop what to do; serve the reference if it is occupied by something slow."""
-        if not self._lock.acquire(timeout=-1 if self._behind.inline else _PATIENCE_S):
-            return Plan(self._loop.state.state, Task.REFERENCE, None, fallback="busy")
-        try:
-            return self._loop.begin(self._rng)
-        except Exception as error:  # a mistake of the loop's must not cost an answer
-            self._faults.note("loop", error)
-            return Plan(self._loop.state.state, Task.REFERENCE, None, fallback="loop")
-        finally:
-            self._lock.release()
-
     def _learn(self, plan: Plan, errand: Errand) -> None:
         """Compare and tell the loop; runs behind."""
         outcome = errand.outcome
@@ -374,23 +356,7 @@ class EdgeClient:
         self._tally.uploaded(outcome, calls, wire_bytes)
         for reason in outcome.drops.elements():
             self._tally.dropped(reason)
-        try:
-            with self._lock:
-                if not self._loop_ended:
-                    self._loop.finish(plan, outcome)
-        except Exception as error:  # see _plan
-            self._faults.note("loop", error)
-
-    def _end_loop(self, deadline: float) -> None:
-        if not self._lock.acquire(timeout=max(_PATIENCE_S, deadline - time.monotonic())):
-            error = TimeoutError("something slow still holds the loop; it was left alone")
-            self._faults.note("behind", error)
-            return
-        try:
-            self._loop_ended = True
-            self._loop.close()
-        finally:
-            self._lock.release()
+        self._turns.learn(plan, outcome)
 
 
 @dataclass(frozen=True)

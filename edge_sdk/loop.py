@@ -12,13 +12,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from edge_sdk import standards
 from edge_sdk.agent import Agent, Decision
 from edge_sdk.allowance import Allowance
-from edge_sdk.backends.base import Label
 from edge_sdk.cache import AgentCache
-from edge_sdk.canaries import BackendWatch, Canary
+from edge_sdk.canaries import BackendWatch
 from edge_sdk.chronicle import Chronicle, OnStateChange, OnSwap
 from edge_sdk.config import EdgeConfig
+from edge_sdk.crew import Crew
 from edge_sdk.events import (
     Action,
     Arrived,
@@ -32,28 +33,18 @@ from edge_sdk.events import (
     Returned,
     Strayed,
 )
-from edge_sdk.evidence import Betting
 from edge_sdk.faults import Faults
 from edge_sdk.lessons import Lessons
-from edge_sdk.loading import Loading
 from edge_sdk.memory import Memory
 from edge_sdk.plan import Outcome, Plan
 from edge_sdk.retrain import Retrainer
-from edge_sdk.routing import Pair, fits_beside
+from edge_sdk.routing import fits_beside
 from edge_sdk.scenery import Glimpse
 from edge_sdk.states import LoopState, State, Task, advance
-from edge_sdk.steering import Steering
 from edge_sdk.straying import WINDOWS
 from edge_sdk.whereabouts import Whereabouts
 
 __all__ = ["Loop"]
-
-#: A task without its extra uploads.
-_PLAIN = {
-    Task.COMPRESSED_AND_REFERENCE: Task.COMPRESSED,
-    Task.REFERENCE_AND_TRIAL: Task.REFERENCE,
-    Task.REFERENCE_AND_EXPLORED: Task.REFERENCE,
-}
 
 
 class Loop:
@@ -82,31 +73,24 @@ class Loop:
     ) -> None:
         self._config = config
         self._agents = agents
-        self._faults = faults
         self._lessons = Lessons(config, agents, memory, retrainer, faults)
         self._chronicle = Chronicle(faults, on_state_change, on_swap)
         self._paper = config.monitor == "paper"
-        self._agent, self._no_agent = agents.first()
-        self._trial: Agent | None = None
-        self._loading: Loading | None = None
-        self._previous: Agent | None = None  # the agent before, to go back to
-        self._other: Agent | None = None  # an agent of another scenery, decides about its pictures
+        self._crew = Crew(agents, config.load_wait_s)
         self._service = BackendWatch(0 if self._paper else config.canaries, config.canary_every)
         self._allowance = Allowance(
             None if self._paper else config.max_extra_bytes, config.max_extra_calls, config.labels
         )
         self._images = 0
-        self.steering = self._steered()
+        self.steering = standards.steering(config, self._crew.current)
         self._where = self._watching()
         self._why = ""  # cause of the last alarm
-        first = self._agent.id if self._agent else ""
-        parameters = config.loop if self._paper else self._betting()
-        self.state = LoopState.start(first, parameters, config.retrain_after)
+        self.state = standards.begin(config, self._crew.current)
 
     @property
     def agent_id(self) -> str | None:
         """The current agent, or None while there is none."""
-        return self._agent.id if self._agent else None
+        return self._crew.current.id if self._crew.current else None
 
     @property
     def swaps(self) -> int:
@@ -127,28 +111,33 @@ class Loop:
         """Plan the picture that just arrived."""
         # Both are drawn always, so that a run is reproducible whatever the states are.
         xi, draw = 1.0 - rng.random(), rng.random()
-        if self._agent is None:
-            return Plan(self.state.state, Task.REFERENCE, None, fallback=self._no_agent)
+        if self._crew.current is None:
+            return Plan(self.state.state, Task.REFERENCE, None, fallback=self._crew.why_none)
         self._images += 1
         if self.state.running and (ended := self._lessons.ended()) is not None:
             self._feed(ended)
-        self._poll_loading()
+        for event in self._crew.loaded():
+            self._feed(event)
         self._feed(Arrived(xi))
-        now, task = self.state, self._affordable(self.state.task)
+        now = self.state
+        task = self._allowance.within(now.task, self._config.explore_rungs)
         if now.trial:
             # Until the agent on trial is loaded the current one looks, for its features.
-            plain = Task.REFERENCE if self._trial is None else task
+            plain = Task.REFERENCE if self._crew.trial is None else task
             return Plan(
-                now.state, plain, self._trial or self._agent, draw, lossless=not self._paper
+                now.state,
+                plain,
+                self._crew.trial or self._crew.current,
+                draw,
+                lossless=not self._paper,
             )
-        agent = self._agent if self._other is None else Pair.of(self._agent, self._other)
         caution, canary = self.steering.caution, None
         if now.state is State.INFERENCE and self._allowance.affords(1, steady=True):
             canary = self._service.due(self._images)
         return Plan(
             now.state,
             task,
-            agent,
+            self._crew.decider,
             draw,
             caution=caution,
             lossless=not self._paper,
@@ -168,7 +157,7 @@ class Loop:
             self._feed(LoadFailed(plan.agent.id))  # matters only if it is on trial
         if not outcome.comparisons:
             return
-        if self._agent is not None and plan.agent.ladder == self._agent.ladder:
+        if self._crew.current is not None and plan.agent.ladder == self._crew.current.ladder:
             self._lessons.remember(plan.agent.ladder, outcome)  # another space would teach nonsense
         if plan.task is Task.REFERENCE_AND_EXPLORED:
             self._feed(Explored(len(outcome.comparisons)))
@@ -184,16 +173,12 @@ class Loop:
 
     def use(self, agent: Agent, reason: str) -> None:
         """Begin anew with an agent that the host chose; a retraining is given up."""
-        old = self._agent
+        old = self._crew.current
         if self.state.running:
             self._lessons.give_up()
-        self._trial = self._loading = None
+        self._crew.end_trial()
         self._become(agent, None)
-        parameters = self._config.loop if self._paper else self._betting()
-        before, self.state = (
-            self.state.state,
-            LoopState.start(agent.id, parameters, self._config.retrain_after),
-        )
+        before, self.state = self.state.state, standards.begin(self._config, agent)
         if before is not self.state.state:
             self._chronicle.tell(before, self.state.state, reason)
         if old is None or old.id != agent.id:
@@ -201,7 +186,7 @@ class Loop:
 
     def close(self) -> None:
         """Give up a running retraining and close the memory."""
-        self._loading = None
+        self._crew.close()
         self._lessons.close()
 
     def _feed(self, event: Event) -> None:
@@ -215,7 +200,7 @@ class Loop:
             if self.state.state is not before.state:
                 self._changed(before, self.state.state, cause)
         if self.state.trial is None:
-            self._trial = self._loading = None  # a rejected engine holds memory that may be needed
+            self._crew.end_trial()
 
     def _perform(self, action: Action) -> Sequence[Event]:
         match action.do:
@@ -223,7 +208,7 @@ class Loop:
                 recent = self._where.last(self._config.loop.n if self._paper else WINDOWS[0])
                 return [Ranked(self._agents.ranked(recent) if recent else ())]
             case Do.LOAD:
-                return self._load(action.agent)
+                return self._crew.put_on_trial(action.agent)
             case Do.ADOPT:
                 self._adopt()
             case Do.ROLL_BACK:
@@ -231,100 +216,46 @@ class Loop:
             case Do.COLLECT:
                 return self._lessons.collect()
             case Do.START:
-                assert self._agent is not None  # pictures were compared
-                return self._lessons.begin(self._agent.id)
+                assert self._crew.current is not None  # pictures were compared
+                return self._lessons.begin(self._crew.current.id)
             case Do.TRIM:
                 self._lessons.keep_last(self._config.loop.n)
             case Do.FLUSH:
                 self._lessons.keep_last(0)
         return []
 
-    def _load(self, name: str) -> Sequence[Event]:
-        self._trial = None
-        for known in (self._agent, self._previous, self._other):
-            if known is not None and known.id == name:
-                self._trial = known
-                return []
-        self._loading = Loading(lambda: self._agents.load(name), name)
-        return self._loaded()
-
-    def _loaded(self) -> Sequence[Event]:
-        """Take the agent on trial if it is loaded by now."""
-        if self._loading is None or not self._loading.wait(self._config.load_wait_s):
-            return []
-        self._trial, name, self._loading = self._loading.agent, self._loading.name, None
-        return [] if self._trial else [LoadFailed(name)]
-
-    def _poll_loading(self) -> None:
-        for event in self._loaded():
-            self._feed(event)
-
     def _adopt(self) -> None:
-        new, old = self._trial, self._agent
+        new, old = self._crew.trial, self._crew.current
         assert new is not None  # the machine adopts only what was loaded
         assert old is not None
         beside = self._why == "scenery" and not self._paper and fits_beside(new, old)
         self._become(new, old if beside else None)
-        self._trial = None
+        self._crew.trial = None
         if new.id != old.id:  # else a false alarm: the current agent passed the test
             self._swapped(old, f"fits scenery {new.scenery!r}" if new.scenery else "fits")
 
     def _roll_back(self, name: str) -> None:
-        bad = self._agent
+        bad = self._crew.current
         assert bad is not None
-        known = self._previous if self._previous and self._previous.id == name else None
-        old = known or self._agents.load(name)
+        old = self._crew.former(name)
         if old is None:  # gone meanwhile: what is there is watched on
             self.state = replace(self.state, agent=bad.id)
             return
         self._become(old, None)
         self._swapped(bad, f"agent {bad.id} was worse in its first verified window")
 
-    def _become(self, new: Agent, other: Agent | None) -> None:
-        """Make an agent the current one, by one assignment; pictures under way keep theirs."""
-        changed = self._agent is not None and self._agent.id != new.id
-        self._previous = self._agent if changed else self._previous
-        self._agent, self._other = new, other
-        self.steering = self._steered()
+    def _become(self, new: Agent, beside: Agent | None) -> None:
+        self._crew.become(new, beside)
+        self.steering = standards.steering(self._config, new)
         self._where = self._watching()
 
     def _swapped(self, old: Agent, reason: str) -> None:
-        assert self._agent is not None
-        self._agents.promote(self._agent.id, reason)
-        self._chronicle.swapped(old, self._agent, reason)
-
-    def _steered(self) -> Steering:
-        """Return the current agent's steering, which begins at its certified trade-off."""
-        point = self._agent.operating_point if self._agent else None
-        target = point.target if point else None
-        return Steering(self._config.steering, target or self._config.target_accuracy)
-
-    def _betting(self) -> Betting:
-        """Return the default monitor's parameters for the current agent's promise."""
-        point = self._agent.operating_point if self._agent else None
-        target = (point.target if point else None) or self._config.target_accuracy
-        loop = self._config.loop
-        defaults = Betting()
-        return replace(
-            defaults,
-            target=target,
-            A_0=min(loop.A_0 or defaults.A_0, target - 0.2 * (1.0 - target)),
-            poor=min(defaults.poor, 0.7 * target),
-            delta=self._config.delta,
-            share=min(defaults.share, self._config.labels),
-            r_th=loop.r_th,
-        )
+        assert self._crew.current is not None
+        self._agents.promote(self._crew.current.id, reason)
+        self._chronicle.swapped(old, self._crew.current, reason)
 
     def _watching(self) -> Whereabouts:
-        return Whereabouts(None if self._paper else self._agent, self._other)
-
-    def _affordable(self, task: Task) -> Task:
-        """Return the task, without its extra uploads where they would break a cap."""
-        if task not in _PLAIN:
-            return task
-        extra = self._config.explore_rungs if task is Task.REFERENCE_AND_EXPLORED else 1
-        steady = task is Task.COMPRESSED_AND_REFERENCE
-        return task if self._allowance.affords(extra, steady=steady) else _PLAIN[task]
+        return Whereabouts(None if self._paper else self._crew.current, self._crew.beside)
 
     def _spent(self, plan: Plan, outcome: Outcome) -> None:
         self._allowance.used(
@@ -339,19 +270,11 @@ class Loop:
         """Look whether the service changed: by its version, by a canary."""
         if self._paper:
             return
-        changed = self._service.version(outcome.model_version)
-        if changed is None:
-            changed = self._check_canary(plan.canary, outcome.canary)
+        changed = self._service.told(outcome.model_version, plan.canary, outcome.canary)
         if changed is not None:
             self._feed(Changed(changed))
         elif outcome.truth is not None:
             self._service.keep(*outcome.truth)
-
-    def _check_canary(self, canary: Canary | None, labels: tuple[Label, ...] | None) -> str | None:
-        if canary is None or labels is None or not self._service.asked(canary, labels):
-            return None
-        self._service.forget()
-        return "the service answers stored pictures otherwise than before"
 
     def _see(self, decision: Decision) -> None:
         """Take in what the current picture looks like; feed what follows from it."""
@@ -361,11 +284,11 @@ class Loop:
             self._return()
 
     def _return(self) -> None:
-        assert self._other is not None
-        assert self._agent is not None
+        assert self._crew.beside is not None
+        assert self._crew.current is not None
         if self.state.state not in (State.INFERENCE, State.ESTIMATION):
             return
-        old, new = self._agent, self._other
+        old, new = self._crew.current, self._crew.beside
         self._become(new, old)
         self._feed(Returned(new.id))
         self._swapped(old, "most pictures are of its scenery again")

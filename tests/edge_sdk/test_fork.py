@@ -29,7 +29,8 @@ config = EdgeConfig(store=sys.argv[1], backend=Service(), spool=True, cold_start
 client = EdgeClient(config)
 client.process(photo)
 client.submit(photo, "a").result(20)
-with client._lock, client._sender._lock, client._tally.counters._lock, client._sender._spool._lock:
+sender, counters = client._sender, client._tally.counters
+with client._turns._lock, sender._lock, counters._lock, sender._spool._lock:
     child = os.fork()  # at the worst moment
 if child == 0:
     threads = threading.active_count()

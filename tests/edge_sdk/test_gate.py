@@ -62,7 +62,7 @@ def test_a_failed_upload_answers_nobody(device: Any) -> None:
 def test_another_agents_features_are_not_compared(device: Any) -> None:
     client = device.client(device.config(loop=NEVER, gate=0.05))
     client.process(frame(200))
-    client._loop._agent = device.agent("other", quality=15)
+    client._loop._crew.current = device.agent("other", quality=15)
     assert client.process(frame(200)).calls == 1
 
 

@@ -172,7 +172,7 @@ def test_looks_are_spared_where_the_agent_is_certified_without(device: Any, make
     client, engine = make(rate=1e6, seconds=0.02, plain=plain, probe=Glass())
     agent = device.shelf.agents["day"]
     looking = replace(agent, operating_point=replace(plain, max_probes=3))
-    client._loop._agent = looking
+    client._loop._crew.current = looking
     results = [client.process(large(device)) for _ in range(12)]
     assert results[0].skipped is None
     assert results[10].skipped == "looks"

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edge_sdk.scenery import STRANGE, WINDOW, Glimpse, Signature, Spread, rank
+from edge_sdk.scenery import STRANGE, Glimpse, Signature, rank
+from edge_sdk.spread import WINDOW, Spread
 from model_store.errors import UsageError
 
 
