@@ -18,6 +18,7 @@ from export.publish import publish_run
 from export.run import TrainingRun
 from model_store import Store
 from model_store.errors import UsageError
+from training.learn.decisions import scores
 from training.learn.dqn import PaperParameters, Trace
 from training.learn.fit import (
     FitResult,
@@ -28,7 +29,6 @@ from training.learn.fit import (
     fit_bandit,
     fit_dqn,
 )
-from training.learn.heads import scores
 from training.learn.policies import SAFEST
 
 GOAL = Goal(backend="local:stand-in", scenery="field", seed=3, target=0.9)

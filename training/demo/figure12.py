@@ -27,9 +27,9 @@ from training import assets
 from training.cameras import thermal_camera
 from training.demo.replay import Diary, LateRetrainer, World, play
 from training.job import Job
+from training.learn.decisions import scores
 from training.learn.features import extract
 from training.learn.fit import Goal, fit_bandit
-from training.learn.heads import scores
 from training.learn.operating import expected_point
 from training.learn.sizes import DEFAULT, load_sized
 from training.photos import View, readable, split_by_photo, views

@@ -37,7 +37,7 @@ from export.run import head_from_bytes
 from model_store import Store, StoredAgent
 from training.labels.labeller import Labeller
 from training.labels.ledger import picture_key
-from training.learn.heads import scores
+from training.learn.decisions import scores
 from training.photos import View
 from training.retrain import retrain
 

@@ -24,8 +24,9 @@ from export.run import TrainingRun, head_from_bytes, probe_from_bytes
 from model_store import StoredAgent
 from model_store.errors import UsageError
 from training.learn.fit import Goal, Labelled, run_of
-from training.learn.heads import Heads, Seen, Start
+from training.learn.heads import Heads, Start
 from training.learn.policies import SAFEST, Policy
+from training.learn.seen import Seen
 
 __all__ = ["TEST", "cold_start", "start_from", "worst_of"]
 

@@ -24,17 +24,20 @@ from model_store.errors import UsageError
 from training import assets
 from training.labels.sampling import stratified
 from training.labels.table import AnswerTable
+from training.learn.acquire import doubtful
 from training.learn.backbone import backbone
 from training.learn.bandit import FitReport
 from training.learn.calibrate import Observe, design_effect
 from training.learn.contest import Contest
+from training.learn.decisions import policy, scores
 from training.learn.dqn import PaperParameters, Trace, train_dqn
 from training.learn.environment import TableEnvironment
 from training.learn.features import Features
-from training.learn.heads import NO_START, Heads, Seen, Start, doubtful, policy, scores
+from training.learn.heads import NO_START, Heads, Start
 from training.learn.operating import Goals, operating_points
 from training.learn.policies import Policy
 from training.learn.reward import Reward
+from training.learn.seen import Seen
 from training.versions import versions
 
 __all__ = [

@@ -27,11 +27,11 @@ from training.cameras import thermal_camera
 from training.job import Job
 from training.labels.ledger import picture_key
 from training.labels.table import AnswerTable, concatenate
+from training.learn.decisions import scores
 from training.learn.deepn import deepn_rungs
 from training.learn.dqn import Trace
 from training.learn.features import Features
 from training.learn.fit import Goal, Labelled, choices, fit_dqn, policy_of
-from training.learn.heads import scores
 from training.learn.operating import expected_point
 from training.measure.baselines import chosen
 from training.measure.intervals import Resampling, resample

@@ -26,7 +26,7 @@ from model_store.errors import UsageError
 from training.labels.table import AnswerTable
 from training.learn.bandit import Observations, fit_factored
 from training.learn.compute import one_thread
-from training.learn.heads import scores
+from training.learn.decisions import scores
 from training.learn.policies import Static
 from training.learn.reward import Reward
 from training.measure.baselines import chosen
