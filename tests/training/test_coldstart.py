@@ -25,7 +25,7 @@ from training.learn.decisions import scores
 from training.learn.dqn import PaperParameters
 from training.learn.fit import Goal, Labelled, choices, fit_bandit, fit_dqn
 from training.learn.policies import SAFEST, Fixed, Static
-from training.measure.study import size_at
+from training.measure.trial import size_at
 
 MakeLabelled = Callable[..., Labelled]
 Array = NDArray[np.float64]

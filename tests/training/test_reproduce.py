@@ -29,7 +29,6 @@ from training.job import Job
 from training.learn.dqn import PaperParameters
 from training.learn.fit import fit_dqn
 from training.progress import Stages
-from training.reproduce import cases as cases_module
 from training.reproduce.attention import attention, overlay
 from training.reproduce.cache import cached, name_of
 from training.reproduce.cases import DAY, NIGHT, Case, Request, gather, sceneries
@@ -122,7 +121,7 @@ def cases(photos: Path, run: Path, small: Any) -> Iterator[list[Case]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(backends._registered, "stand-in", lambda spec: Service())
         short = partial(fit_dqn, parameters=PaperParameters(K=160))
-        patch.setattr(cases_module, "fit_dqn", short)
+        patch.setattr("training.measure.paper_agent.fit_dqn", short)
         found = sceneries(photos, None, Stages(), most=20, seed=0)
         with Job("stand-in://host", run, Stages()) as job:
             yield [

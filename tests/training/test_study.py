@@ -23,17 +23,8 @@ from training.learn.policies import Fixed
 from training.measure import baselines
 from training.measure.comparison import Answers, compare_with_baselines
 from training.measure.report import PhotoSet, Report
-from training.measure.study import (
-    TEST_SHARE,
-    Place,
-    Plan,
-    Study,
-    Trained,
-    Trial,
-    run_trial,
-    size_at,
-    summarise,
-)
+from training.measure.study import Study, summarise
+from training.measure.trial import TEST_SHARE, Place, Plan, Trained, Trial, run_trial, size_at
 from training.measure.validity import Validity
 
 MakeLabelled = Callable[..., Labelled]

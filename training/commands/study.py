@@ -29,7 +29,8 @@ from training.measure.confidence import by_confidence
 from training.measure.cost import Prices
 from training.measure.failures import worst_failures
 from training.measure.report import Report, photo_set, print_table, rung_shares
-from training.measure.study import TEST_SHARE, Plan, Study, Trained, learnable, run_trial
+from training.measure.study import Study
+from training.measure.trial import TEST_SHARE, Plan, Trained, learnable, run_trial
 from training.measure.validity import Validity, validity
 from training.photos import View, readable, views
 from training.progress import Stages

@@ -31,11 +31,12 @@ from training.learn.decisions import scores
 from training.learn.deepn import deepn_rungs
 from training.learn.dqn import Trace
 from training.learn.features import Features
-from training.learn.fit import Goal, Labelled, choices, fit_dqn, policy_of
+from training.learn.fit import Goal, Labelled, policy_of
 from training.learn.operating import expected_point
 from training.measure.baselines import chosen
 from training.measure.intervals import Resampling, resample
-from training.measure.study import TEST_SHARE, Parts, Plan, run_trial
+from training.measure.paper_agent import learn_paper_agent, paper_choices
+from training.measure.trial import TEST_SHARE, Parts, Plan, run_trial
 from training.photos import View, readable, views
 from training.progress import Stages
 from training.reproduce.cache import cached, name_of
@@ -189,7 +190,7 @@ class Case:
         """Return what the paper's agent sends, of the test pictures unless others are given."""
         pictures = pictures or self.parts.test
         table = pictures.table.on(PAPER)
-        return Choice(table, choices(self.dqn, Labelled(_pooled(self.dqn, pictures), table)))
+        return Choice(table, paper_choices(self.dqn, pictures))
 
     def ours(self, pictures: Labelled | None = None) -> Choice:
         """Return what our agent sends."""
@@ -330,13 +331,7 @@ def _learnt(
     photos = total - round(TEST_SHARE * total)
     trained = run_trial(prefixes, everything, plan, photos=photos, seed=goal.seed)
     run = _pointed(trained.run, trained.parts.held, goal.target)
-    learnt = _joined(trained.parts.train, trained.parts.held)
-    features = Features(
-        learnt.features.values[:, : prefixes[1].dimension],
-        trained.parts.train.features.inputs,
-        trained.parts.train.features.rows,
-    )
-    dqn, trace = fit_dqn(prefixes[1], Labelled(features, learnt.table.on(PAPER)), goal)
+    dqn, trace = learn_paper_agent(prefixes[1], trained.parts.train, trained.parts.held, goal)
     by_photo = {view.photo: view for view in pictures}
     return Case(
         job, scenery, everything, trained.parts, run, dqn, trace, deepn, by_photo, prefixes[1]
@@ -360,9 +355,3 @@ def _joined(one: Labelled, other: Labelled) -> Labelled:
     if one.looks is not None and other.looks is not None:
         looks = np.concatenate([one.looks, other.looks])
     return Labelled(Features(values, *_NO_INPUTS), concatenate([one.table, other.table]), looks)
-
-
-def _pooled(dqn: TrainingRun, pictures: Labelled) -> Features:
-    """Return the features that the paper's agent knows."""
-    width = dqn.expected.features.shape[1]
-    return Features(pictures.features.values[:, :width], *_NO_INPUTS)

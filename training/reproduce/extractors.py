@@ -30,7 +30,7 @@ from training.learn.decisions import scores
 from training.learn.policies import Static
 from training.learn.reward import Reward
 from training.measure.baselines import chosen
-from training.measure.study import size_at
+from training.measure.trial import size_at
 from training.reproduce.cases import DAY, Case, Request
 from training.reproduce.exhibit import LOOKS, Exhibit, Row, drawn
 
