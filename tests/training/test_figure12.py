@@ -19,7 +19,8 @@ from training.__main__ import main
 from training.commands.reproduce import _columns_left_out, _table
 from training.demo.figure12 import measured, monitors, steady
 from training.demo.replay import Diary, LateRetrainer, World, play
-from training.learn.fit import Goal, fit_bandit
+from training.learn.fit import fit_bandit
+from training.learn.goal import Goal
 from training.photos import View
 from training.reproduce.cases import Request
 from training.reproduce.stream import streams

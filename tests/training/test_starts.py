@@ -19,9 +19,10 @@ from export.network import FactoredHead
 from export.probe_head import ProbeHead
 from training.labels.recorded import Recorded
 from training.labels.sampling import stratified
-from training.learn.acquire import doubtful
-from training.learn.fit import Goal, Labelled, acquire
+from training.learn.acquire import acquire, doubtful
+from training.learn.goal import Goal
 from training.learn.heads import Heads, Start
+from training.learn.labelled import Labelled
 from training.learn.probing import fit_probe, predictions
 from training.learn.reward import Reward
 from training.learn.seen import Seen

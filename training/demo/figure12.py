@@ -29,7 +29,8 @@ from training.demo.replay import Diary, LateRetrainer, World, play
 from training.job import Job
 from training.learn.decisions import scores
 from training.learn.features import extract
-from training.learn.fit import Goal, fit_bandit
+from training.learn.fit import fit_bandit
+from training.learn.goal import Goal
 from training.learn.operating import expected_point
 from training.learn.sizes import DEFAULT, load_sized
 from training.photos import View, readable, split_by_photo, views

@@ -6,11 +6,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.network import Prefix, always_agrees
+from training.labels.sampling import stratified
+from training.learn.goal import Goal
 from training.learn.heads import NO_START, Start
+from training.learn.labelled import Labelled
 from training.learn.seen import Seen
 from training.learn.vocabulary import choose_words, own_look, teach
 
-__all__ = ["doubtful"]
+__all__ = ["acquire", "doubtful"]
+
+
+def acquire(
+    prefix: Prefix, train: Labelled, goal: Goal, calls: int, start: Start = NO_START
+) -> Labelled:
+    """Ask about the ``calls`` rungs of every training picture that teach most, if looks tell them.
+
+    Args:
+        prefix: made the features.
+        train: with a few answers a picture.
+        goal: whose metric counts.
+        calls: answers a picture more.
+        start: heads to start from.
+    """
+    if train.answers is None or train.looks is None or calls < 1:
+        return train
+    rng = np.random.default_rng([goal.seed, 1])  # not what the first sample drew
+    rungs = doubtful(prefix, train.seen(goal.metric), calls, rng, start)
+    if rungs is None:
+        rungs = stratified(len(train.table), len(train.table.ladder), calls, rng)
+    train.answers.ask(rungs)
+    return train.refreshed()
 
 
 def doubtful(

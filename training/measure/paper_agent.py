@@ -12,9 +12,12 @@ from edge_sdk.ladder import PAPER
 from export.network import Prefix
 from export.run import TrainingRun
 from training.labels.table import concatenate
+from training.learn.decisions import choices
 from training.learn.dqn import Trace
 from training.learn.features import Features
-from training.learn.fit import Goal, Labelled, choices, fit_dqn
+from training.learn.fit import fit_dqn
+from training.learn.goal import Goal
+from training.learn.labelled import Labelled
 
 __all__ = ["learn_paper_agent", "paper_choices"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from training.learn.fit import Goal
+from training.learn.goal import Goal
 from training.measure.trial import Trial
 from training.measure.validity import Validity
 

@@ -21,17 +21,14 @@ from export.run import TrainingRun
 from model_store.errors import UsageError
 from training.labels.recorded import Recorded
 from training.labels.table import AnswerTable
+from training.learn.acquire import acquire
 from training.learn.calibrate import certified
 from training.learn.contest import Contest
-from training.learn.fit import (
-    FitResult,
-    Goal,
-    Labelled,
-    acquire,
-    fit_bandit,
-    policy_of,
-)
+from training.learn.decisions import policy_of
+from training.learn.fit import FitResult, fit_bandit
+from training.learn.goal import Goal
 from training.learn.heads import NO_START, Start
+from training.learn.labelled import Labelled
 from training.learn.policies import Policy
 from training.measure import baselines
 from training.measure.paper_agent import learn_paper_agent, paper_choices

@@ -27,11 +27,12 @@ from training.cameras import thermal_camera
 from training.job import Job
 from training.labels.ledger import picture_key
 from training.labels.table import AnswerTable, concatenate
-from training.learn.decisions import scores
+from training.learn.decisions import policy_of, scores
 from training.learn.deepn import deepn_rungs
 from training.learn.dqn import Trace
 from training.learn.features import Features
-from training.learn.fit import Goal, Labelled, policy_of
+from training.learn.goal import Goal
+from training.learn.labelled import Labelled
 from training.learn.operating import expected_point
 from training.measure.baselines import chosen
 from training.measure.intervals import Resampling, resample

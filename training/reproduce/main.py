@@ -11,7 +11,7 @@ from typing import Any
 from model_store.files import write_atomic
 from training.job import Job, Terms
 from training.learn.features import load_prefix
-from training.learn.fit import MAX_PROBES
+from training.learn.goal import MAX_PROBES
 from training.progress import Stages
 from training.reproduce import (
     encodings,
