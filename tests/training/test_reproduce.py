@@ -31,10 +31,12 @@ from training.learn.fit import fit_dqn
 from training.progress import Stages
 from training.reproduce.attention import attention, overlay
 from training.reproduce.cache import cached, name_of
-from training.reproduce.cases import DAY, NIGHT, Case, Request, gather, sceneries
+from training.reproduce.cases import Case, Request
 from training.reproduce.extractors import compare_extractors, extractor
 from training.reproduce.figure7 import _holds
+from training.reproduce.gather import gather
 from training.reproduce.main import FIGURES, PAGE, reproduce
+from training.reproduce.sceneries import DAY, NIGHT, sceneries
 from training.reproduce.texture import rank_correlation, texture_of
 
 REQUEST = Request(command="reproduce --figure all", target=0.9, seed=0)

@@ -31,8 +31,9 @@ from training.learn.policies import Static
 from training.learn.reward import Reward
 from training.measure.baselines import chosen
 from training.measure.trial import size_at
-from training.reproduce.cases import DAY, Case, Request
+from training.reproduce.cases import Case, Request
 from training.reproduce.exhibit import LOOKS, Exhibit, Row, drawn
+from training.reproduce.sceneries import DAY
 
 __all__ = ["compare_extractors", "extractor"]
 

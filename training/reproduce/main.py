@@ -22,10 +22,12 @@ from training.reproduce import (
     overhead,
     services,
 )
-from training.reproduce.cases import DAY, QUICK_PHOTOS, Case, Request, gather, sceneries
+from training.reproduce.cases import Case, Request
 from training.reproduce.exhibit import Exhibit
+from training.reproduce.gather import gather
 from training.reproduce.headline import compared
 from training.reproduce.page import page
+from training.reproduce.sceneries import DAY, QUICK_PHOTOS, sceneries
 
 __all__ = ["FIGURES", "PAGE", "Pictures", "gathered", "reproduce"]
 
