@@ -19,7 +19,8 @@ from training.__main__ import main
 from training.commands.reproduce import _columns_left_out, _table
 from training.demo.diary_figures import measured, steady
 from training.demo.figure12 import monitors
-from training.demo.replay import Diary, LateRetrainer, World, play
+from training.demo.replay import Diary, LateRetrainer, play
+from training.demo.world import World
 from training.learn.fit import fit_bandit
 from training.learn.goal import Goal
 from training.photos import View

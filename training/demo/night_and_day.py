@@ -16,7 +16,7 @@ from export.publish import publish_run
 from model_store import Store
 from training import assets
 from training.cameras import thermal_camera
-from training.demo.replay import World
+from training.demo.world import World
 from training.job import Job
 from training.learn.decisions import scores
 from training.learn.features import extract
