@@ -22,8 +22,9 @@ from edge_sdk.featurecodec import Artefact, FeatureCodec
 from edge_sdk.featurecodec.artefact import DOCUMENT, FILES, INT8
 from edge_sdk.featurecodec.tail import Labels, Tail
 from export.codec_archive import CodecFiles
+from export.codec_calibrate import calibrate_encoder
 from export.gate import MIN_SAME
-from export.quantize import Calibration, calibrate_encoder
+from export.quantize import Calibration
 from export.variants import WORTH
 from model_store.errors import GateFailed
 from model_store.files import sha256_bytes, to_json

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from edge_sdk.agent import Agent
 from edge_sdk.engine import OnnxEngine
+from export.calibrate import calibrate
 from export.gate import ParityReport, check_variant, measure_variant
-from export.quantize import Calibration, calibrate
+from export.quantize import Calibration
 from model_store.errors import GateFailed
 
 __all__ = ["Quantized", "quantize"]

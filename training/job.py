@@ -32,7 +32,7 @@ from training.learn import owner
 from training.learn.deepn import deepn_rungs
 from training.learn.feature_cache import FeatureCache
 from training.learn.features import Features, extract, extract_framed, extract_looks
-from training.learn.fit import Labelled
+from training.learn.labelled import Labelled
 from training.learn.prior import means, of_size
 from training.learn.prune import prune
 from training.photos import View

@@ -32,7 +32,7 @@ from export.run import TrainingRun, head_from_bytes
 from model_store import Manifest, Store, UsageError
 from model_store.files import read_json, sha256_bytes
 from training.learn.bandit import Observations, fit_factored
-from training.learn.heads import scores
+from training.learn.decisions import scores
 from training.learn.operating import expected_point
 from training.learn.reward import Reward
 from training.limits import limit_memory

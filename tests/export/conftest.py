@@ -1,15 +1,19 @@
-"""A prefix that exports in a moment, and a training run made of it."""
+"""A prefix that exports in a moment, a training run made of it, and what TorchServe gives."""
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from edge_sdk.ladder import PAPER
@@ -18,7 +22,9 @@ from export.fuse import export_prefix
 from export.network import FactoredHead, Network
 from export.parity import scores_of
 from export.probe_head import ProbeHead
+from export.publish import publish_run
 from export.run import TrainingRun
+from model_store import Store, StoredAgent
 
 FACTS: dict[str, Any] = {
     "reward": {"alpha": 1.0, "beta": 0.0},
@@ -114,3 +120,62 @@ def probing_run(run_of_training: TrainingRun) -> TrainingRun:
         points=(OperatingPoint(trade_off=7.0, target=0.9, note="Not certified."),),
         probe=head.eval(),
     )
+
+
+@pytest.fixture(scope="session")
+def make_jpegs() -> Callable[..., list[bytes]]:
+    """Make files of such pictures."""
+
+    def make(count: int, side: int) -> list[bytes]:
+        found = []
+        for pixels in _images(count, side):
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, "JPEG", quality=95)
+            found.append(buffer.getvalue())
+        return found
+
+    return make
+
+
+# --- TorchServe -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stored(probing_run: TrainingRun, tmp_path_factory: pytest.TempPathFactory) -> StoredAgent:
+    """The probing run, published."""
+    store = Store(tmp_path_factory.mktemp("store"))
+    return store.load(publish_run(probing_run, store)[0].id)
+
+
+@pytest.fixture(scope="module")
+def unpack(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bytes], Path]:
+    """Unpack an archive as TorchServe does."""
+
+    def unpacked(mar: bytes) -> Path:
+        folder = tmp_path_factory.mktemp("unpacked")
+        with zipfile.ZipFile(io.BytesIO(mar)) as files:
+            files.extractall(folder)
+        return folder
+
+    return unpacked
+
+
+class ServerContext:
+    """What of TorchServe's context handlers use."""
+
+    def __init__(self, folder: Path, headers: dict[str, str] | None = None) -> None:
+        self.system_properties = {"model_dir": str(folder)}
+        self.states: list[tuple[int, str, int]] = []
+        self._headers = headers or {}
+
+    def get_all_request_header(self, _: int) -> dict[str, str]:
+        return self._headers
+
+    def set_response_status(self, code: int, phrase: str, idx: int) -> None:
+        self.states.append((code, phrase, idx))
+
+
+@pytest.fixture(scope="session")
+def make_context() -> type[ServerContext]:
+    """Make what TorchServe hands to a handler, of an unpacked archive and a request's headers."""
+    return ServerContext

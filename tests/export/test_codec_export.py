@@ -32,6 +32,7 @@ from export.codec_int8 import with_int8
 from model_store.errors import CorruptAgent, GateFailed, UsageError
 
 MakeCodec = Callable[..., dict[str, bytes]]
+MakeContext = Callable[..., Any]
 
 
 def written(files: dict[str, bytes], folder: Path) -> Path:
@@ -47,11 +48,8 @@ def folder(make_codec: MakeCodec, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="module")
-def unpacked(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("unpacked")
-    with zipfile.ZipFile(io.BytesIO(codec_archive(CodecFiles.open(folder)))) as mar:
-        mar.extractall(place)
-    return place
+def unpacked(folder: Path, unpack: Callable[[bytes], Path]) -> Path:
+    return unpack(codec_archive(CodecFiles.open(folder)))
 
 
 @pytest.fixture(scope="module")
@@ -62,21 +60,6 @@ def device(folder: Path) -> FeatureCodec:
 @pytest.fixture
 def stream(device: FeatureCodec, photo: Image.Image) -> bytes:
     return device.encode(device.integers(photo), 1)
-
-
-class Context:
-    """What of TorchServe's context the handler uses."""
-
-    def __init__(self, folder: Path, headers: dict[str, str] | None = None) -> None:
-        self.system_properties = {"model_dir": str(folder)}
-        self.states: list[tuple[int, str, int]] = []
-        self._headers = headers or {}
-
-    def get_all_request_header(self, _: int) -> dict[str, str]:
-        return self._headers
-
-    def set_response_status(self, code: int, phrase: str, idx: int) -> None:
-        self.states.append((code, phrase, idx))
 
 
 def test_the_archive_says_which_codec_it_reads(unpacked: Path, device: FeatureCodec) -> None:
@@ -99,10 +82,10 @@ def test_equal_codecs_make_equal_archives(folder: Path) -> None:
 
 
 def test_streams_and_pictures_are_answered_at_one_address(
-    folder: Path, unpacked: Path, stream: bytes
+    folder: Path, unpacked: Path, stream: bytes, make_context: MakeContext
 ) -> None:
     red = encode(Image.new("RGB", (64, 48), (210, 40, 30)), REFERENCE)
-    context = Context(unpacked)
+    context = make_context(unpacked)
     assert handle(None, context) == []
 
     one, two = handle([{"body": bytearray(stream)}, {"data": red}], context)
@@ -118,14 +101,19 @@ def test_streams_and_pictures_are_answered_at_one_address(
     [({"view": b"1"}, {}), ({}, {HEADER.lower(): "1"}), ({"view": "yes"}, {})],
 )
 def test_what_was_sent_is_shown_on_request(
-    fields: dict[str, Any], headers: dict[str, str], unpacked: Path, folder: Path, stream: bytes
+    fields: dict[str, Any],
+    headers: dict[str, str],
+    unpacked: Path,
+    folder: Path,
+    stream: bytes,
+    make_context: MakeContext,
 ) -> None:
-    (answer,) = handle([{"data": stream, **fields}], Context(unpacked, headers))
+    (answer,) = handle([{"data": stream, **fields}], make_context(unpacked, headers))
 
     picture = np.asarray(load(base64.b64decode(answer["picture"])).image)
     assert np.array_equal(picture, Tail.open(folder).show(stream))
     (answer,) = handle(
-        [{"data": encode(Image.new("RGB", (9, 9)), REFERENCE), "view": "1"}], Context(unpacked)
+        [{"data": encode(Image.new("RGB", (9, 9)), REFERENCE), "view": "1"}], make_context(unpacked)
     )
     assert {*answer} == {"scores"}
 
@@ -133,9 +121,9 @@ def test_what_was_sent_is_shown_on_request(
 @pytest.mark.parametrize("row", [{"body": b"no picture"}, {}, {"body": {"json": 1}},
                                  {"body": b"\xaf" + bytes(40)}])  # fmt: skip
 def test_what_is_neither_is_told_so_and_the_others_are_answered(
-    row: dict[str, Any], unpacked: Path, stream: bytes
+    row: dict[str, Any], unpacked: Path, stream: bytes, make_context: MakeContext
 ) -> None:
-    context = Context(unpacked)
+    context = make_context(unpacked)
     good, bad = handle([{"body": stream}, row], context)
     assert len(good) == 5
     assert (bad["code"], bad["type"]) in ((400, "ImageError"), (400, "FeatureStreamError"))
@@ -143,14 +131,14 @@ def test_what_is_neither_is_told_so_and_the_others_are_answered(
 
 
 def test_without_the_whole_classifier_a_picture_is_refused_with_the_reason(
-    make_codec: MakeCodec, tmp_path: Path
+    make_codec: MakeCodec, tmp_path: Path, make_context: MakeContext
 ) -> None:
     files = make_codec()
     whole = files.pop("classifier.onnx")
     bare = CodecFiles.open(written(files, tmp_path / "bare"))
     with zipfile.ZipFile(io.BytesIO(codec_archive(bare))) as mar:
         mar.extractall(tmp_path / "out")
-    (answer,) = handle([{"body": b"\xff\xd8"}], Context(tmp_path / "out"))
+    (answer,) = handle([{"body": b"\xff\xd8"}], make_context(tmp_path / "out"))
     assert "without the whole" in answer["message"]
     (tmp_path / "mine.onnx").write_bytes(whole)
     codec = CodecFiles.open(tmp_path / "bare", tmp_path / "mine.onnx")
@@ -169,7 +157,9 @@ def test_a_classifier_of_other_classes_is_refused(
         CodecFiles.open(folder, tmp_path / "nowhere.onnx")
 
 
-def test_the_archive_needs_nothing_of_us_installed(unpacked: Path, stream: bytes) -> None:
+def test_the_archive_needs_nothing_of_us_installed(
+    unpacked: Path, stream: bytes, make_context: MakeContext
+) -> None:
     (unpacked / "photo.af").write_bytes(stream)
     code = (
         "import sys; folder = sys.argv[1]; sys.path.insert(0, folder)\n"
@@ -189,7 +179,7 @@ def test_the_archive_needs_nothing_of_us_installed(unpacked: Path, stream: bytes
         check=True,
         timeout=60,
     )
-    assert json.loads(done.stdout) == handle([{"body": stream}], Context(unpacked))[0]
+    assert json.loads(done.stdout) == handle([{"body": stream}], make_context(unpacked))[0]
 
 
 # --- the command ------------------------------------------------------------------------------

@@ -17,10 +17,10 @@ from edge_sdk.agent import Agent
 from edge_sdk.engine import OnnxEngine
 from edge_sdk.ladder import PAPER
 from edge_sdk.policy import OperatingPoint, choose
+from export.calibrate import calibrate
 from export.fuse import export_prefix, fuse
 from export.int8 import quantize
 from export.network import FactoredHead
-from export.quantize import calibrate
 from export.run import TrainingRun
 from export.tidy import initializers
 from model_store.errors import GateFailed, UsageError

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,56 +12,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
 
 from edge_sdk.assembly import load_agent
 from edge_sdk.parcel import UNLIMITED, Packer
 from edge_sdk.reading import load
-from export.publish import publish_run
-from export.run import TrainingRun
 from export.torchserve import archive, model_name
 from export.torchserve_handler import HEADER, SCHEMA, handle
-from model_store import Store, StoredAgent
+from model_store import StoredAgent
+
+MakeContext = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def stored(probing_run: TrainingRun, tmp_path_factory: pytest.TempPathFactory) -> StoredAgent:
-    store = Store(tmp_path_factory.mktemp("store"))
-    return store.load(publish_run(probing_run, store)[0].id)
+def unpacked(stored: StoredAgent, unpack: Callable[[bytes], Path]) -> Path:
+    return unpack(archive(stored))
 
 
 @pytest.fixture(scope="module")
-def unpacked(stored: StoredAgent, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("unpacked")
-    with zipfile.ZipFile(io.BytesIO(archive(stored))) as mar:
-        mar.extractall(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def jpegs(pictures: Callable[..., NDArray[np.uint8]]) -> list[bytes]:
-    found = []
-    for pixels in pictures(6, side=64):
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=95)
-        found.append(buffer.getvalue())
-    return found
-
-
-class Context:
-    """What of TorchServe's context the handler uses."""
-
-    def __init__(self, folder: Path, headers: dict[str, str] | None = None) -> None:
-        self.system_properties = {"model_dir": str(folder)}
-        self.states: list[tuple[int, str, int]] = []
-        self._headers = headers or {}
-
-    def get_all_request_header(self, _: int) -> dict[str, str]:
-        return self._headers
-
-    def set_response_status(self, code: int, phrase: str, idx: int) -> None:
-        self.states.append((code, phrase, idx))
+def jpegs(make_jpegs: Callable[..., list[bytes]]) -> list[bytes]:
+    return make_jpegs(6, side=64)
 
 
 def test_the_manifest_is_what_torchserve_reads(stored: StoredAgent, unpacked: Path) -> None:
@@ -96,9 +63,9 @@ def test_an_agent_without_a_scenery_has_a_name_too() -> None:
 
 
 def test_the_handler_answers_what_a_device_decides(
-    stored: StoredAgent, unpacked: Path, jpegs: list[bytes]
+    stored: StoredAgent, unpacked: Path, jpegs: list[bytes], make_context: MakeContext
 ) -> None:
-    agent, context = load_agent(stored), Context(unpacked)
+    agent, context = load_agent(stored), make_context(unpacked)
     assert handle(None, context) == []
     answers = handle([{"body": jpeg} for jpeg in jpegs], context)
     for answer, jpeg in zip(answers, jpegs, strict=True):
@@ -118,29 +85,37 @@ def test_the_handler_answers_what_a_device_decides(
     [({"jpeg": b"1"}, {}), ({"jpeg": "yes"}, {}), ({}, {HEADER.lower(): "1"})],
 )
 def test_the_encoded_file_comes_on_request(
-    fields: dict[str, Any], headers: dict[str, str], unpacked: Path, jpegs: list[bytes]
+    fields: dict[str, Any],
+    headers: dict[str, str],
+    unpacked: Path,
+    jpegs: list[bytes],
+    make_context: MakeContext,
 ) -> None:
-    (answer,) = handle([{"data": jpegs[0], **fields}], Context(unpacked, headers))
+    (answer,) = handle([{"data": jpegs[0], **fields}], make_context(unpacked, headers))
     assert set(answer) >= {"rung", "jpeg"}
 
 
-def test_no_file_is_sent_to_who_declines(unpacked: Path, jpegs: list[bytes]) -> None:
-    (answer,) = handle([{"data": jpegs[0], "jpeg": b"0"}], Context(unpacked, {HEADER: "0"}))
+def test_no_file_is_sent_to_who_declines(
+    unpacked: Path, jpegs: list[bytes], make_context: MakeContext
+) -> None:
+    (answer,) = handle([{"data": jpegs[0], "jpeg": b"0"}], make_context(unpacked, {HEADER: "0"}))
     assert "jpeg" not in answer
 
 
 @pytest.mark.parametrize("row", [{"body": b"no picture"}, {}, {"body": {"json": 1}}])
 def test_what_is_no_picture_is_told_so_and_the_others_are_answered(
-    row: dict[str, Any], unpacked: Path, jpegs: list[bytes]
+    row: dict[str, Any], unpacked: Path, jpegs: list[bytes], make_context: MakeContext
 ) -> None:
-    context = Context(unpacked)
+    context = make_context(unpacked)
     good, bad = handle([{"body": jpegs[0]}, row], context)
     assert "rung" in good
     assert "error" in bad
     assert context.states == [(400, "not a picture", 1)]
 
 
-def test_the_archive_needs_nothing_of_us_installed(unpacked: Path, jpegs: list[bytes]) -> None:
+def test_the_archive_needs_nothing_of_us_installed(
+    unpacked: Path, jpegs: list[bytes], make_context: MakeContext
+) -> None:
     picture = unpacked / "photo.jpg"
     picture.write_bytes(jpegs[0])
     code = (
@@ -161,4 +136,4 @@ def test_the_archive_needs_nothing_of_us_installed(unpacked: Path, jpegs: list[b
         check=True,
         timeout=60,
     )
-    assert json.loads(done.stdout) == handle([{"body": jpegs[0]}], Context(unpacked))[0]
+    assert json.loads(done.stdout) == handle([{"body": jpegs[0]}], make_context(unpacked))[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import importlib.util
-import io
 import json
 import os
 import shutil
@@ -24,8 +23,6 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-from numpy.typing import NDArray
-from PIL import Image
 
 from edge_sdk.agent import Agent
 from edge_sdk.assembly import load_agent
@@ -35,11 +32,9 @@ from edge_sdk.featurecodec import FeatureCodec
 from edge_sdk.parcel import UNLIMITED, Packer
 from edge_sdk.reading import load
 from export.codec_archive import CodecFiles, codec_archive
-from export.publish import publish_run
-from export.run import TrainingRun
 from export.torchserve import archive
 from export.torchserve_handler import HEADER
-from model_store import Store, StoredAgent
+from model_store import StoredAgent
 
 #: The start of a Java machine and of a Python worker that imports torch, on a busy computer.
 READY_S = 120.0
@@ -157,24 +152,13 @@ def _wait(server: Server, process: subprocess.Popen[bytes], folder: Path, token:
 
 
 @pytest.fixture(scope="module")
-def stored(probing_run: TrainingRun, tmp_path_factory: pytest.TempPathFactory) -> StoredAgent:
-    store = Store(tmp_path_factory.mktemp("store"))
-    return store.load(publish_run(probing_run, store)[0].id)
-
-
-@pytest.fixture(scope="module")
 def agent(stored: StoredAgent) -> Agent:
     return load_agent(stored)
 
 
 @pytest.fixture(scope="module")
-def jpegs(pictures: Callable[..., NDArray[np.uint8]]) -> list[bytes]:
-    found = []
-    for pixels in pictures(8, side=96):
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=95)
-        found.append(buffer.getvalue())
-    return found
+def jpegs(make_jpegs: Callable[..., list[bytes]]) -> list[bytes]:
+    return make_jpegs(8, side=96)
 
 
 def _expected(agent: Agent, jpeg: bytes) -> tuple[int, bytes, Any]:

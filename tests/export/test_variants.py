@@ -21,10 +21,10 @@ from edge_sdk.engine import OnnxEngine, Scores, open_session
 from edge_sdk.errors import EngineError
 from edge_sdk.policy import choose
 from export.bench import Row
+from export.calibrate import calibrate
 from export.fuse import prefix_of
 from export.gate import fp32_agent, probe_set
 from export.publish import publish_run
-from export.quantize import calibrate
 from export.run import TrainingRun
 from export.tensorrt import build_engines
 from export.variants import engines, publish_int8

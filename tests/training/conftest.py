@@ -15,7 +15,7 @@ from edge_sdk.ladder import PAPER
 from training import assets
 from training.labels.table import AnswerTable
 from training.learn.features import Features
-from training.learn.fit import Labelled
+from training.learn.labelled import Labelled
 
 MakeLabelled = Callable[..., Labelled]
 

@@ -29,9 +29,12 @@ from training.labels.answers import Answers
 from training.labels.labeller import Labeller
 from training.labels.ledger import Ledger
 from training.learn.contest import Contest
+from training.learn.decisions import choices
+from training.learn.decisions import policy_of as policy_in_training
 from training.learn.features import extract, extract_looks
-from training.learn.fit import Goal, Labelled, choices, fit_bandit
-from training.learn.fit import policy_of as policy_in_training
+from training.learn.fit import fit_bandit
+from training.learn.goal import Goal
+from training.learn.labelled import Labelled
 from training.learn.policies import ByValue, Fixed, Probing, Static
 from training.measure.agents import policy_of
 from training.photos import View

@@ -11,9 +11,9 @@ import pytest
 
 from edge_sdk.engine import OnnxEngine, open_session
 from edge_sdk.ladder import FULL
+from export.calibrate import calibrate, calibrated
 from export.fuse import export_prefix, fuse
 from export.network import FactoredHead, Prefix
-from export.quantize import calibrate, calibrated
 from model_store.errors import UsageError
 from training.learn.backbone import RANGES, backbone, rounded
 from training.learn.ranges import measured

@@ -18,8 +18,9 @@ from edge_sdk.view import View
 from export.feature_network import Adapter, Bottleneck, Decoder, Shape
 from model_store.errors import UsageError
 from training.codec.context import Context, Refined, bits
-from training.codec.learn import Recipe, _Network, coded, integers_of, learn
+from training.codec.learn import coded, integers_of, learn
 from training.codec.measure import Measured
+from training.codec.network import Network, Recipe
 from training.codec.operate import Choice, bytes_at, choose, reach
 from training.codec.pictures import FEWEST, Seen, crops, scores, split
 from training.codec.start import apply, klt, ridge, sensitivity
@@ -119,7 +120,7 @@ def test_learning_is_the_same_twice(tail: nn.Module, seen: Seen) -> None:
 @pytest.mark.parametrize("tail_rate", [0.0, 1e-4])
 def test_nothing_that_learns_stays_behind_on_the_cpu(tail: nn.Module, tail_rate: float) -> None:
     recipe = Recipe(shape=SHAPE, lambdas=(5.0, 2.0, 1.0), context=4, tail_rate=tail_rate)
-    network = _Network(tail, recipe, Adapter(6, 6)).to("meta")
+    network = Network(tail, recipe, Adapter(6, 6)).to("meta")
     assert network.device.type == "meta"
     maps, rate = torch.zeros(3, 6, 8, 8, device="meta"), torch.arange(3, device="meta")
     decoded, answers, spent = network(maps, rate)

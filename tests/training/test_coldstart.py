@@ -21,11 +21,13 @@ from export.run import TrainingRun
 from model_store import Store, StoredAgent
 from model_store.errors import UsageError
 from training.learn.coldstart import TEST, cold_start, start_from, worst_of
+from training.learn.decisions import choices, scores
 from training.learn.dqn import PaperParameters
-from training.learn.fit import Goal, Labelled, choices, fit_bandit, fit_dqn
-from training.learn.heads import scores
+from training.learn.fit import fit_bandit, fit_dqn
+from training.learn.goal import Goal
+from training.learn.labelled import Labelled
 from training.learn.policies import SAFEST, Fixed, Static
-from training.measure.study import size_at
+from training.measure.trial import size_at
 
 MakeLabelled = Callable[..., Labelled]
 Array = NDArray[np.float64]

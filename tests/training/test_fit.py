@@ -18,18 +18,13 @@ from export.publish import publish_run
 from export.run import TrainingRun
 from model_store import Store
 from model_store.errors import UsageError
+from training.learn.decisions import choices, scores
 from training.learn.dqn import PaperParameters, Trace
-from training.learn.fit import (
-    FitResult,
-    Goal,
-    Labelled,
-    choices,
-    fingerprint,
-    fit_bandit,
-    fit_dqn,
-)
-from training.learn.heads import scores
+from training.learn.fit import FitResult, fit_bandit, fit_dqn
+from training.learn.goal import Goal
+from training.learn.labelled import Labelled
 from training.learn.policies import SAFEST
+from training.learn.provenance import fingerprint
 
 GOAL = Goal(backend="local:stand-in", scenery="field", seed=3, target=0.9)
 QUICK = PaperParameters(K=60, T_start=20, batch=16, hidden=(8,))

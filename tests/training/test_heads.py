@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from edge_sdk.ladder import PAPER, Ladder, Rung
 from edge_sdk.policy import OperatingPoint, choose
 from export.network import DQNHead
-from training.learn.heads import Heads, Seen, policy, scores
+from training.learn.decisions import policy, scores
+from training.learn.heads import Heads
 from training.learn.policies import GRID, SAFEST, ByValue, Fixed, Probing, Static
 from training.learn.probing import predictions
 from training.learn.reward import Reward
+from training.learn.seen import Seen
 
 #: The last rung decodes to the reference's pixels.
 LADDER: Ladder = (Rung(10), Rung(20), Rung(35), Rung(55), Rung(75))

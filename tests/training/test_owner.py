@@ -33,12 +33,14 @@ from training.__main__ import main
 from training.cloud.coded import open_codec
 from training.cloud.server import CloudServer
 from training.commands.rungs import Rungs, add_rungs
+from training.learn.acquire import doubtful
 from training.learn.features import load_prefix
-from training.learn.heads import Heads, Seen, doubtful
+from training.learn.heads import Heads
 from training.learn.owner import chosen, owner_candidates, prior_of, with_features
 from training.learn.policies import GRID, SAFEST, Fixed
 from training.learn.probing import predictions
 from training.learn.reward import Reward
+from training.learn.seen import Seen
 from training.learn.start import built_in
 from training.retrain import retrain
 

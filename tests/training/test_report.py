@@ -38,7 +38,8 @@ from training.measure.report import (
     print_table,
     rung_shares,
 )
-from training.measure.study import Place, Study, Trial
+from training.measure.study import Study
+from training.measure.trial import Place, Trial
 from training.measure.uploads import Uploads
 from training.measure.validity import Validity
 from training.measure.verdict import judge

@@ -29,13 +29,14 @@ from training.job import Job
 from training.learn.dqn import PaperParameters
 from training.learn.fit import fit_dqn
 from training.progress import Stages
-from training.reproduce import cases as cases_module
 from training.reproduce.attention import attention, overlay
 from training.reproduce.cache import cached, name_of
-from training.reproduce.cases import DAY, NIGHT, Case, Request, gather, sceneries
+from training.reproduce.cases import Case, Request
 from training.reproduce.extractors import compare_extractors, extractor
 from training.reproduce.figure7 import _holds
+from training.reproduce.gather import gather
 from training.reproduce.main import FIGURES, PAGE, reproduce
+from training.reproduce.sceneries import DAY, NIGHT, sceneries
 from training.reproduce.texture import rank_correlation, texture_of
 
 REQUEST = Request(command="reproduce --figure all", target=0.9, seed=0)
@@ -122,7 +123,7 @@ def cases(photos: Path, run: Path, small: Any) -> Iterator[list[Case]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(backends._registered, "stand-in", lambda spec: Service())
         short = partial(fit_dqn, parameters=PaperParameters(K=160))
-        patch.setattr(cases_module, "fit_dqn", short)
+        patch.setattr("training.measure.paper_agent.fit_dqn", short)
         found = sceneries(photos, None, Stages(), most=20, seed=0)
         with Job("stand-in://host", run, Stages()) as job:
             yield [

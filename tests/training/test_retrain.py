@@ -21,7 +21,9 @@ from model_store import AgentNotFound, Manifest, Store, UsageError
 from model_store.files import write_json
 from training.__main__ import main
 from training.learn.dqn import PaperParameters
-from training.learn.fit import Goal, Labelled, fit_bandit, fit_dqn
+from training.learn.fit import fit_bandit, fit_dqn
+from training.learn.goal import Goal
+from training.learn.labelled import Labelled
 from training.learn.policies import GRID, SAFEST
 from training.retrain import operating_point, retrain
 

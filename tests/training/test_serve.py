@@ -30,7 +30,8 @@ from model_store import Manifest, Store, UsageError
 from model_store.errors import AdaCompressError
 from model_store.files import sha256_bytes
 from training.__main__ import main
-from training.learn.fit import Goal, fit_bandit
+from training.learn.fit import fit_bandit
+from training.learn.goal import Goal
 from training.retrain import retrain
 from training.serve.jobs import Jobs
 from training.serve.service import service

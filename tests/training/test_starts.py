@@ -19,10 +19,13 @@ from export.network import FactoredHead
 from export.probe_head import ProbeHead
 from training.labels.recorded import Recorded
 from training.labels.sampling import stratified
-from training.learn.fit import Goal, Labelled, acquire
-from training.learn.heads import Heads, Seen, Start, doubtful
+from training.learn.acquire import acquire, doubtful
+from training.learn.goal import Goal
+from training.learn.heads import Heads, Start
+from training.learn.labelled import Labelled
 from training.learn.probing import fit_probe, predictions
 from training.learn.reward import Reward
+from training.learn.seen import Seen
 
 Array = NDArray[np.float64]
 Fit = Callable[..., Heads]

@@ -18,22 +18,15 @@ from edge_sdk.estimator import TABLE_1
 from edge_sdk.ladder import PAPER
 from model_store.errors import UsageError
 from training.labels.table import AnswerTable, concatenate
-from training.learn.fit import Goal, Labelled, choices, policy_of
+from training.learn.decisions import choices, policy_of
+from training.learn.goal import Goal
+from training.learn.labelled import Labelled
 from training.learn.policies import Fixed
 from training.measure import baselines
 from training.measure.comparison import Answers, compare_with_baselines
 from training.measure.report import PhotoSet, Report
-from training.measure.study import (
-    TEST_SHARE,
-    Place,
-    Plan,
-    Study,
-    Trained,
-    Trial,
-    run_trial,
-    size_at,
-    summarise,
-)
+from training.measure.study import Study, summarise
+from training.measure.trial import TEST_SHARE, Place, Plan, Trained, Trial, run_trial, size_at
 from training.measure.validity import Validity
 
 MakeLabelled = Callable[..., Labelled]

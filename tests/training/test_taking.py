@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from training.labels.recorded import Recorded
 from training.labels.table import Rejected, concatenate
 from training.learn.features import Features
-from training.learn.fit import Labelled
+from training.learn.labelled import Labelled
 from training.photos import split_rows
 
 MakeLabelled = Callable[..., Labelled]

@@ -24,7 +24,8 @@ from model_store.files import write_atomic
 from training.codec import torfason
 from training.codec.artefact import SEGMENTS, Files, amend, names_of, write
 from training.codec.classifier import Classifier, Cut
-from training.codec.learn import History, Learnt, Recipe, coded, integers_of, learn
+from training.codec.learn import History, Learnt, coded, integers_of, learn
+from training.codec.network import Recipe
 from training.codec.pictures import Seen, crops, features, scores, split
 from training.codec.prefix import OWN, Front, prefix_of
 from training.codec.segmentation import learn_segmenter, masks_of, segmented

@@ -18,7 +18,8 @@ from training import assets
 from training.cloud.zoo import MODELS
 from training.job import Job, open_run
 from training.learn.coldstart import cold_start
-from training.learn.fit import MAX_PROBES, Goal, Labelled
+from training.learn.goal import MAX_PROBES, Goal
+from training.learn.labelled import Labelled
 from training.learn.sizes import DEFAULT, load_sized
 from training.photos import View, readable, split_rows, views
 from training.progress import Stages

@@ -25,11 +25,15 @@ from model_store.cli import print_json
 from training.commands.options import add_noise, add_service, open_job
 from training.commands.rungs import Rungs, add_rungs
 from training.job import Job, open_run
+from training.learn.acquire import acquire
 from training.learn.calibrate import images_needed
 from training.learn.coldstart import start_from
 from training.learn.compute import provider_of
-from training.learn.fit import MAX_PROBES, Goal, Labelled, acquire, choices, fit_bandit, fit_dqn
+from training.learn.decisions import choices
+from training.learn.fit import fit_bandit, fit_dqn
+from training.learn.goal import MAX_PROBES, Goal
 from training.learn.heads import NO_START, Start
+from training.learn.labelled import Labelled
 from training.learn.sizes import DEFAULT, SIZES, decision_ms, largest_within, load_sized
 from training.learn.start import built_in
 from training.measure.fit_report import FitReport

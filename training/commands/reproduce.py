@@ -123,7 +123,8 @@ def _request(arguments: argparse.Namespace) -> Request:
 
 def _stream(arguments: argparse.Namespace, run: Path, stages: Any) -> dict[str, Any]:
     from model_store.files import write_json
-    from training.demo.figure12 import FULL_SIZES, GLIMPSE, QUICK_SIZES, figure12
+    from training.demo.figure12 import figure12
+    from training.demo.night_and_day import FULL_SIZES, GLIMPSE, QUICK_SIZES
     from training.job import Job
     from training.reproduce.stream import streams
 

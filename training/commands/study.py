@@ -21,7 +21,9 @@ from training.commands.fit import DOUBTFUL_CALLS, SAMPLED_CALLS, TRAIN_SHARE
 from training.commands.options import add_failures, add_service, open_job
 from training.job import Job, accepted, open_run
 from training.labels.table import AnswerTable, concatenate
-from training.learn.fit import MAX_PROBES, Goal, Labelled, choices, goals_of, policy_of
+from training.learn.decisions import choices, policy_of
+from training.learn.goal import MAX_PROBES, Goal, goals_of
+from training.learn.labelled import Labelled
 from training.learn.sizes import DEFAULT, load_sized
 from training.learn.start import built_in
 from training.measure.comparison import Answers, compare_with_baselines
@@ -29,7 +31,8 @@ from training.measure.confidence import by_confidence
 from training.measure.cost import Prices
 from training.measure.failures import worst_failures
 from training.measure.report import Report, photo_set, print_table, rung_shares
-from training.measure.study import TEST_SHARE, Plan, Study, Trained, learnable, run_trial
+from training.measure.study import Study
+from training.measure.trial import TEST_SHARE, Plan, Trained, learnable, run_trial
 from training.measure.validity import Validity, validity
 from training.photos import View, readable, views
 from training.progress import Stages

@@ -21,7 +21,9 @@ from training.demo.stream import Stream, WaitingRetrainer, run_stream
 from training.job import Job, accepted, open_run
 from training.learn.dqn import PaperParameters
 from training.learn.features import Features
-from training.learn.fit import Goal, Labelled, fit_bandit, fit_dqn
+from training.learn.fit import fit_bandit, fit_dqn
+from training.learn.goal import Goal
+from training.learn.labelled import Labelled
 from training.learn.sizes import DEFAULT, load_sized
 from training.measure.recognition import with_metrics
 from training.progress import Stages

@@ -21,7 +21,9 @@ from training.demo.plan import Plan
 from training.demo.stream import Stream
 from training.job import Job
 from training.labels.table import concatenate
-from training.learn.fit import Goal, Labelled, choices, policy_of
+from training.learn.decisions import choices, policy_of
+from training.learn.goal import Goal
+from training.learn.labelled import Labelled
 from training.measure.comparison import Answers, compare_with_baselines
 from training.measure.confidence import by_confidence
 from training.measure.failures import worst_failures

@@ -18,9 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from export.calibrate import calibrated
 from export.fuse import export_prefix
 from export.network import Prefix
-from export.quantize import calibrated
 from model_store.errors import UsageError
 from model_store.files import write_atomic
 

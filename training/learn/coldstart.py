@@ -23,9 +23,12 @@ from export.network import FactoredHead, Prefix
 from export.run import TrainingRun, head_from_bytes, probe_from_bytes
 from model_store import StoredAgent
 from model_store.errors import UsageError
-from training.learn.fit import Goal, Labelled, run_of
-from training.learn.heads import Heads, Seen, Start
+from training.learn.goal import Goal
+from training.learn.heads import Heads, Start
+from training.learn.labelled import Labelled
 from training.learn.policies import SAFEST, Policy
+from training.learn.provenance import run_of
+from training.learn.seen import Seen
 
 __all__ = ["TEST", "cold_start", "start_from", "worst_of"]
 

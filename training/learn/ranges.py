@@ -14,8 +14,8 @@ import numpy as np
 
 from edge_sdk.preprocess import to_input
 from edge_sdk.reading import load
+from export.calibrate import calibrate
 from export.fuse import export_prefix
-from export.quantize import calibrate
 from model_store.files import write_atomic
 from training import assets
 from training.learn.backbone import RANGES

@@ -10,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 
 from export.run import TrainingRun
-from training.learn.fit import Labelled, choices
+from training.learn.decisions import choices
+from training.learn.labelled import Labelled
 from training.measure.evaluate import evaluate
 
 __all__ = ["with_metrics"]

@@ -22,7 +22,7 @@ from edge_sdk.ladder import Ladder
 from edge_sdk.policy import OperatingPoint
 from model_store.errors import UsageError
 from model_store.files import write_atomic, write_json
-from training.learn.fit import fingerprint
+from training.learn.provenance import fingerprint
 from training.measure import baselines, page
 from training.measure.confidence import ConfidenceBin
 from training.measure.cost import Cost, Prices

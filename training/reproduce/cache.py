@@ -19,7 +19,7 @@ from edge_sdk.ladder import Ladder
 from model_store.files import sha256_bytes, write_atomic
 from training.labels.table import AnswerTable
 from training.learn.features import Features
-from training.learn.fit import Labelled
+from training.learn.labelled import Labelled
 from training.photos import View
 
 __all__ = ["cached", "name_of"]

@@ -26,13 +26,14 @@ from model_store.errors import UsageError
 from training.labels.table import AnswerTable
 from training.learn.bandit import Observations, fit_factored
 from training.learn.compute import one_thread
-from training.learn.heads import scores
+from training.learn.decisions import scores
 from training.learn.policies import Static
 from training.learn.reward import Reward
 from training.measure.baselines import chosen
-from training.measure.study import size_at
-from training.reproduce.cases import DAY, Case, Request
+from training.measure.trial import size_at
+from training.reproduce.cases import Case, Request
 from training.reproduce.exhibit import LOOKS, Exhibit, Row, drawn
+from training.reproduce.sceneries import DAY
 
 __all__ = ["compare_extractors", "extractor"]
 

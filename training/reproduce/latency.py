@@ -19,8 +19,9 @@ from edge_sdk.preprocess import to_input
 from export.fuse import fuse
 from export.network import DQNHead
 from training.measure.intervals import Interval, Resampling
-from training.reproduce.cases import DAY, Case, Request
+from training.reproduce.cases import Case, Request
 from training.reproduce.exhibit import Exhibit, Row
+from training.reproduce.sceneries import DAY
 
 __all__ = ["PAPER_LINK", "table_2"]
 

@@ -11,7 +11,7 @@ from typing import Any
 from model_store.files import write_atomic
 from training.job import Job, Terms
 from training.learn.features import load_prefix
-from training.learn.fit import MAX_PROBES
+from training.learn.goal import MAX_PROBES
 from training.progress import Stages
 from training.reproduce import (
     encodings,
@@ -22,10 +22,12 @@ from training.reproduce import (
     overhead,
     services,
 )
-from training.reproduce.cases import DAY, QUICK_PHOTOS, Case, Request, gather, sceneries
+from training.reproduce.cases import Case, Request
 from training.reproduce.exhibit import Exhibit
+from training.reproduce.gather import gather
 from training.reproduce.headline import compared
 from training.reproduce.page import page
+from training.reproduce.sceneries import DAY, QUICK_PHOTOS, sceneries
 
 __all__ = ["FIGURES", "PAGE", "Pictures", "gathered", "reproduce"]
 
