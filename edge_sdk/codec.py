@@ -20,6 +20,7 @@ from PIL import Image
 from edge_sdk.backends.base import Box
 from edge_sdk.errors import ImageError
 from edge_sdk.rung import FEATURES, WEBP, Rung
+from edge_sdk.scratch import saved
 from edge_sdk.view import View
 from model_store.errors import UsageError
 
@@ -118,7 +119,8 @@ def encode(picture: Image.Image | Scales, rung: Rung) -> bytes:
     Metadata is not written: it costs bytes and tells the service more than the picture.
 
     Args:
-        picture: give the same ``Scales`` for several rungs, and each scale is made once.
+        picture: give the same ``Scales`` for several rungs, and each scale is made once. Two
+            threads need an image each: Pillow notes on it how it is to be saved.
         rung: the encoder setting.
 
     Raises:
@@ -181,17 +183,14 @@ def _save_webp(image: Image.Image, quality: int) -> bytes:
 
 
 def _save(image: Image.Image, rung: Rung, entropy: str) -> bytes:
-    buffer = io.BytesIO()
     # Pillow takes tables in raster order, and would scale them once more if it knew the quality.
     tables = rung.scaled_tables
     steps: dict[str, Any] = {"quality": rung.quality} if tables is None else {"qtables": tables}
-    image.save(
-        buffer,
-        "JPEG",
+    options = {
         **steps,
-        subsampling=_SUBSAMPLING[rung.subsampling],
-        optimize=entropy == "optimized",
-        progressive=entropy == "progressive",
-        comment=b"",  # otherwise Pillow writes the source file's
-    )
-    return buffer.getvalue()
+        "subsampling": _SUBSAMPLING[rung.subsampling],
+        "optimize": entropy == "optimized",
+        "progressive": entropy == "progressive",
+        "comment": b"",  # otherwise Pillow writes the source file's
+    }
+    return saved(lambda file: image.save(file, "JPEG", **options))
