@@ -1,18 +1,19 @@
 """What the device path costs next to one plain JPEG encode of the same picture; ``make bench``.
 
 What did not help, in trials on 500 photos: one sample a pixel instead of four (candidates looked at
-so tell a fifth less), inputs of 96 and 128 pixels and prefixes cut at blocks 7 and 14 (agents learn
-little more than the best fixed rung; the smallest engine is kept for its price), a classifier of
-low rank (of rank 128 it names another best class for three pictures in eight), rounding an agent
-that was learnt in fp32 (one decision in fourteen changes), a bicubic filter for scaled rungs (three
-quarters of Lanczos's time for what Hamming's filter does in half), simplejpeg 1.9 instead of Pillow
-for rungs of plain coding (below quality 96 it has the fast DCT alone: other pixels under a rung's
-name, by up to 62 levels, in each of eight photos; and as it takes a copy of the picture, 1.1 times
-Pillow's time at 500x375, 1.3 at 1080p, 2.9 at 4000x3000; 0.84 to 0.97 from pixels that lie in an
-array already, with the accurate DCT of quality 96 as well), decoding candidates at a fraction of
-their size (an eighth of a look's time at most; and as it smooths them and not the original, the
-features move by 5 to 20 % more than the encoding moved them, of photos at 1080p and 4000x3000),
-scaling in bands that fit a cache (the same time at 1080p), or luma and chroma apart (1.25 times).
+so tell a fifth less), inputs of 96 and 128 pixels and prefixes cut at blocks 7 and 14 (certified
+agents need 0.227, 0.225 and 0.228 of the bytes, of 96 pixels, 128 and the smallest engine, where
+the best fixed rung needs 0.223; the smallest is kept for its price), a classifier of low rank (of
+rank 128 it names another best class for three pictures in eight), rounding an agent that was learnt
+in fp32 (one decision in fourteen changes), a bicubic filter for scaled rungs (three quarters of
+Lanczos's time for what Hamming's filter does in half), simplejpeg 1.9 instead of Pillow for rungs
+of plain coding (below quality 96 it has the fast DCT alone: other pixels under a rung's name, by up
+to 62 levels, in each of eight photos; and as it takes a copy of the picture, 1.1 times Pillow's
+time at 500x375, 1.3 at 1080p, 2.9 at 4000x3000; 0.84 to 0.97 from pixels that lie in an array
+already, with the accurate DCT of quality 96 as well), decoding candidates at a fraction of their
+size (an eighth of a look's time at most; and as it smooths them and not the original, the features
+move by 5 to 20 % more than the encoding moved them, of photos at 1080p and 4000x3000), scaling in
+bands that fit a cache (the same time at 1080p), or luma and chroma apart (1.25 times).
 """
 
 from __future__ import annotations
