@@ -41,7 +41,7 @@ class Decision:
         rung: index into the agent's ladder.
         scores: of this picture, N = 1.
         probed: rungs that were encoded and looked at before.
-        palette: of the picture, see ``edge_sdk.palette``.
+        palette: of the picture, see ``edge_sdk.palette``; None where nobody looked at colours yet.
         agent: id of the agent that decided.
     """
 
@@ -55,6 +55,10 @@ class Decision:
     def features(self) -> NDArray[np.float32]:
         """The picture's features, float32 (D,)."""
         return np.asarray(self.scores.features[0])
+
+    def coloured(self, image: Image.Image) -> Decision:
+        """Return the decision with its picture's palette, which the scenery is watched by."""
+        return self if self.palette is not None else replace(self, palette=palette_of(image))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +137,10 @@ class Agent:
             caution: factor on the trade-off, see ``edge_sdk.steering``.
         """
         scores = self.engine.run(to_input(image, self.engine.side))
-        point, palette = self.operating_point.times(caution), palette_of(image)
+        point = self.operating_point.times(caution)
         if self.probe is None or encode is None or not point.max_probes or point.trade_off is None:
             chosen = int(choose(scores, point, self.barred)[0])
-            return Decision(chosen, scores, (), palette, self.id)
+            return Decision(chosen, scores, agent=self.id)
         assert scores.agreement is not None  # assembly has checked that
         assert scores.size_ratio is not None
         free = range(len(self.ladder)) if usable is None else usable
@@ -150,7 +154,7 @@ class Agent:
             kinds_of(self.ladder),
             [index for index, one in enumerate(self.ladder) if not one.has_pixels],
         )
-        return Decision(rung, scores, probed, palette, self.id)
+        return Decision(rung, scores, probed, agent=self.id)
 
     def _look(self, probe: Probe, original: _Original, encode: Encode, index: int) -> Look:
         rung = self.ladder[index]

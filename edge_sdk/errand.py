@@ -153,6 +153,7 @@ class Errand:
                 self._decided = self._clock()
             if not np.isfinite(decision.features).all():
                 raise EngineError(f"The engine of agent {agent.id} gave features not finite.")
+            decision = decision.coloured(picture.image)
         except Exception as error:  # a broken engine or policy must not stop the host
             self._faults.note("engine", error)
             self.outcome.fallback = "engine"

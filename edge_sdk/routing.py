@@ -17,6 +17,7 @@ from typing import Self
 from PIL import Image
 
 from edge_sdk.agent import Agent, Decision, Encode
+from edge_sdk.palette import palette_of
 from edge_sdk.scenery import Glimpse
 
 __all__ = ["Pair", "fits_beside"]
@@ -58,12 +59,12 @@ class Pair(Agent):
     ) -> Decision:
         """Choose a rung, by the agent whose scenery fits; see ``Agent.decide``."""
         first = Agent.decide(self, image, encode, usable, caution)
-        glimpse = Glimpse(first.features, first.palette)
-        if self.other is None or not self._stranger(glimpse):
-            return first
+        palette = palette_of(image)
+        if self.other is None or not self._stranger(Glimpse(first.features, palette)):
+            return replace(first, palette=palette)
         decided = self.other.decide(image, encode, usable, caution)
         # What is remembered stays in one space: the features of the agent that is current.
-        return replace(decided, scores=first.scores)
+        return replace(decided, scores=first.scores, palette=palette)
 
     def _stranger(self, glimpse: Glimpse) -> bool:
         assert self.other is not None  # see fits_beside

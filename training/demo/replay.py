@@ -163,7 +163,8 @@ def _errand(world: World, plan: Plan, config: EdgeConfig) -> tuple[Outcome, Rung
     agent, place = plan.agent, world.now
     assert agent is not None  # the store has one
     outcome = Outcome(image=f"picture-{place}")
-    decision = agent.decide(world.small(place), None, None, plan.caution)
+    small = world.small(place)
+    decision = agent.decide(small, None, None, plan.caution).coloured(small)
     outcome.decision = decision
     reference = world.found(place, REFERENCE)
     outcome.reference_wire_bytes = reference.size
