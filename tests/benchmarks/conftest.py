@@ -4,8 +4,8 @@ A machine's speed changes from minute to minute and its clock means nothing else
 benchmark here reports milliseconds: in each of five rounds every piece of work and its yardstick
 (mostly one plain JPEG encode of the same picture at quality 75) run in turns, and what is told is
 the median over rounds of the ratio within a round: of medians, or, where the work differs from
-picture to picture, of means over pictures. Times are of the calling thread's own CPU, which other
-processes on the machine disturb least.
+picture to picture, of means over pictures, each after an encode of its own. Times are of the
+calling thread's own CPU, which other processes on the machine disturb least.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ def over_pictures(
     """Time work on every picture in turns with a yardstick; means go to table and JSON report."""
 
     def measure(work: Mapping[str, PictureWork], yardstick: PictureWork) -> Ratios:
-        pieces = {"": yardstick, **work}
-        for piece in pieces.values():
+        for piece in work.values():
             piece(pictures[0])
-        return _told(benchmark, request, lambda: _one_round_over(pictures, pieces), size)
+        once = partial(_one_round_over, pictures, work, yardstick)
+        return _told(benchmark, request, once, size)
 
     return measure
 
@@ -86,9 +86,7 @@ def _told(
 ) -> Ratios:
     rounds: list[Ratios] = []
     benchmark.pedantic(lambda: rounds.append(once()), rounds=ROUNDS, iterations=1)
-    ratios = {
-        name: round(statistics.median(one[name] for one in rounds), 3) for name in rounds[0] if name
-    }
+    ratios = {name: round(statistics.median(one[name] for one in rounds), 3) for name in rounds[0]}
     _tell(benchmark, request.config, ratios, column)
     return ratios
 
@@ -123,16 +121,20 @@ def _one_round(pieces: Mapping[str, Work], repeats: int) -> Ratios:
     for _ in range(repeats):
         for name, piece in pieces.items():
             times[name].append(_seconds(piece))
-    yardstick = statistics.median(times[""])
+    yardstick = statistics.median(times.pop(""))
     return {name: statistics.median(seconds) / yardstick for name, seconds in times.items()}
 
 
-def _one_round_over(pictures: list[Image.Image], pieces: Mapping[str, PictureWork]) -> Ratios:
-    times = dict.fromkeys(pieces, 0.0)
+def _one_round_over(
+    pictures: list[Image.Image], work: Mapping[str, PictureWork], yardstick: PictureWork
+) -> Ratios:
+    """Each piece comes after an encode of its picture, as on a device."""
+    encoding, times = 0.0, dict.fromkeys(work, 0.0)
     for picture in pictures:
-        for name, piece in pieces.items():
+        for name, piece in work.items():
+            encoding += _seconds(partial(yardstick, picture))
             times[name] += _seconds(partial(piece, picture))
-    return {name: seconds / times[""] for name, seconds in times.items()}
+    return {name: seconds * len(work) / encoding for name, seconds in times.items()}
 
 
 def _seconds(work: Work) -> float:
@@ -149,10 +151,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     columns = list(dict.fromkeys(column for row in table.values() for column in row))
     width = max(map(len, table))
     terminalreporter.section("ratios, medians of five rounds")
-    terminalreporter.write_line(" " * width + "".join(f"{column:>12}" for column in columns))
+    widths = {one: max(12, len(one) + 2) for one in columns}
+    heads = "".join(f"{one:>{wide}}" for one, wide in widths.items())
+    terminalreporter.write_line(" " * width + heads)
     for name, row in table.items():
-        cells = "".join(f"{row[one]:>12.2f}" if one in row else " " * 12 for one in columns)
-        terminalreporter.write_line(f"{name:<{width}}{cells}")
+        cells = (f"{row[one]:.2f}" if one in row else "" for one in columns)
+        line = "".join(f"{cell:>{wide}}" for cell, wide in zip(cells, widths.values(), strict=True))
+        terminalreporter.write_line(f"{name:<{width}}{line}")
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ STATEMENTS = {
 
 #: From nothing to a decision; only the last line of each step is new.
 _LOADED = """
-from edge_sdk.agent import load_agent
+from edge_sdk.assembly import load_agent
 from model_store import Store
 agent = load_agent(Store({store!r}).load("current"), strict=True)
 """
