@@ -299,3 +299,24 @@ def _load_or_refuse(data: bytes) -> None:
         except ImageError:
             return
         assert picture.image.mode == "RGB"
+
+
+# The source's own JPEG.
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_an_upright_jpeg_can_be_uploaded_untouched(mode: str, options: dict[str, Any]) -> None:
+    jpeg = file_of(noise(40, 30).convert(mode), "JPEG", **options)
+    assert load(jpeg).jpeg == jpeg
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_turned_jpeg_cannot(orientation: int) -> None:
+    assert load(file_of(noise(40, 30), "JPEG", exif=exif_of(orientation))).jpeg is None
+
+
+def test_neither_can_cmyk_other_formats_and_pictures_in_memory() -> None:
+    assert load(file_of(noise(40, 30).convert("CMYK"), "JPEG")).jpeg is None
+    assert load(file_of(noise(40, 30), "PNG")).jpeg is None
+    assert load(Image.open(io.BytesIO(file_of(noise(40, 30), "JPEG")))).jpeg is None

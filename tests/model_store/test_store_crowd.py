@@ -72,7 +72,8 @@ runs = 0
 while time.time() < end:
     store.gc(keep=50, grace_s=3600)
     runs += 1
-    time.sleep(0.05)
+    for name in store.ids():  # what it left is whole; meanwhile others may write
+        store.load(name).read("a.txt")
 print(json.dumps({"collected": runs}))
 """
 )

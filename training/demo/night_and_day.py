@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,10 @@ from training import assets
 from training.cameras import thermal_camera
 from training.demo.world import World
 from training.job import Job
-from training.learn.decisions import scores
+from training.learn.decisions import certified_or_expected
 from training.learn.features import extract
 from training.learn.fit import fit_bandit
 from training.learn.goal import Goal
-from training.learn.operating import expected_point
 from training.learn.sizes import DEFAULT, load_sized
 from training.photos import View, readable, split_by_photo, views
 from training.progress import Stages
@@ -104,11 +103,7 @@ def make_ready(
         for part, name in ((by_night.train, "training"), (by_night.held, "calibration"))
     )
     with stages.stage("learning and publishing the night's agent"):
-        learned, _ = fit_bandit(prefix, train, held, goal)
-        if not learned.operating_point.certified:
-            # The paper's agents have no certificate either, and the safest rung would show nothing.
-            predicted = scores(learned.head, held.features.values)
-            learned = replace(learned, operating_point=expected_point(predicted, target))
+        learned = certified_or_expected(fit_bandit(prefix, train, held, goal)[0], held, target)
         shutil.rmtree(run / "store", ignore_errors=True)
         store = Store(run / "store")
         agent = publish_run(learned, store, aliases=["current", f"scenery/{NIGHT}"])[0]

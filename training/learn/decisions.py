@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from edge_sdk.engine import Scores
 from edge_sdk.policy import OperatingPoint
+from export.network import FactoredHead
 from export.probe_head import ProbeHead
 from export.run import Head, TrainingRun
 from training.learn.compute import one_thread
 from training.learn.labelled import Labelled
+from training.learn.operating import expected_point
 from training.learn.policies import ByValue, Fixed, Policy, Probing, Static
 from training.learn.probing import predictions
 from training.learn.seen import Seen
 
-__all__ = ["choices", "policy", "policy_of", "scores"]
+__all__ = ["certified_or_expected", "choices", "policy", "policy_of", "scores"]
 
 
 def policy(head: Head, probe: ProbeHead | None, point: OperatingPoint, pictures: Seen) -> Policy:
@@ -48,3 +52,20 @@ def scores(head: Head, features: NDArray[np.float32]) -> Scores:
     with torch.inference_mode():
         outputs = head(torch.from_numpy(np.ascontiguousarray(features)))
     return Scores(features, *(output.numpy() for output in outputs))
+
+
+def certified_or_expected(run: TrainingRun, held: Labelled, target: float) -> TrainingRun:
+    """Return a run at its certified trade-off, or at one that its head expects to be right.
+
+    To set it beside the paper's agents, which have no certificate either: the safest rung would
+    show nothing.
+
+    Args:
+        run: of a bandit; a head that is not factored has no trade-off and stays as it is.
+        held: pictures that the head did not learn from.
+        target: agreement to expect.
+    """
+    if run.operating_point.certified or not isinstance(run.head, FactoredHead):
+        return run
+    point = expected_point(scores(run.head, held.features.values), target)
+    return replace(run, operating_point=point)

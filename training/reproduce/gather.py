@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from edge_sdk.ladder import FULL, PAPER, Ladder
-from export.network import FactoredHead, Prefix
-from export.run import TrainingRun
+from export.network import Prefix
 from training.job import Job
-from training.learn.decisions import scores
+from training.learn.decisions import certified_or_expected
 from training.learn.deepn import deepn_rungs
 from training.learn.goal import Goal
 from training.learn.labelled import Labelled
-from training.learn.operating import expected_point
 from training.measure.paper_agent import learn_paper_agent
 from training.measure.trial import TEST_SHARE, Plan, run_trial
 from training.photos import View
@@ -100,20 +98,9 @@ def _learnt(
     )
     photos = total - round(TEST_SHARE * total)
     trained = run_trial(prefixes, everything, plan, photos=photos, seed=goal.seed)
-    run = _pointed(trained.run, trained.parts.held, goal.target)
+    run = certified_or_expected(trained.run, trained.parts.held, goal.target)
     dqn, trace = learn_paper_agent(prefixes[1], trained.parts.train, trained.parts.held, goal)
     by_photo = {view.photo: view for view in pictures}
     return Case(
         job, scenery, everything, trained.parts, run, dqn, trace, deepn, by_photo, prefixes[1]
     )
-
-
-def _pointed(run: TrainingRun, held: Labelled, target: float) -> TrainingRun:
-    """Return the agent at its certified trade-off, or at one that it expects to be right.
-
-    The paper's agents have no certificate either, and the safest rung would show nothing.
-    """
-    if run.operating_point.certified or not isinstance(run.head, FactoredHead):
-        return run
-    point = expected_point(scores(run.head, held.features.values), target)
-    return replace(run, operating_point=point)
